@@ -1,0 +1,1 @@
+"""Turn a trained run into a small, signed, quantized bundle."""

@@ -1,0 +1,124 @@
+"""Turn a user's events into the arrays that the encoder reads; training and serving both use this.
+
+Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; an
+unknown device is code 0; the gap of an event is the time since the event before it, in buckets; the last
+``max_history`` events count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+DEFAULT_GAP_EDGES_MS = (
+    MINUTE_MS,
+    5 * MINUTE_MS,
+    30 * MINUTE_MS,
+    2 * HOUR_MS,
+    12 * HOUR_MS,
+    1 * DAY_MS,
+    2 * DAY_MS,
+    4 * DAY_MS,
+    8 * DAY_MS,
+    16 * DAY_MS,
+    32 * DAY_MS,
+    90 * DAY_MS,
+)
+"""Upper edges of the time-gap buckets, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model knows besides items. Codes are positions plus one; code 0 is "unknown" (for gaps: "no event before")."""
+
+    events: tuple[str, ...]
+    devices: tuple[str, ...]
+    gap_edges_ms: tuple[int, ...] = DEFAULT_GAP_EDGES_MS
+    max_history: int = 50
+
+    @property
+    def event_count(self) -> int:
+        """Number of event codes, the unknown one included."""
+        return len(self.events) + 1
+
+    @property
+    def device_count(self) -> int:
+        """Number of device codes, the unknown one included."""
+        return len(self.devices) + 1
+
+    @property
+    def gap_count(self) -> int:
+        """Number of gap codes: none before, one per edge, and longer than the last edge."""
+        return len(self.gap_edges_ms) + 2
+
+
+@dataclass(frozen=True)
+class History:
+    """One user's encoded history, oldest first: four int32 arrays of the same length L <= max_history."""
+
+    rows: NDArray[np.int32]
+    events: NDArray[np.int32]
+    devices: NDArray[np.int32]
+    gaps: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def gap_codes(at_ms: NDArray[np.int64], is_first: NDArray[np.bool_], edges_ms: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the gap code of each event, (E,) int32, for one or many concatenated histories.
+
+    ``is_first`` marks the events that begin a history. A gap equal to an edge falls in the bucket below it; a negative
+    gap (clock skew) counts as zero.
+    """
+    gaps_ms = np.diff(at_ms, prepend=at_ms[:1])
+    codes = 1 + np.searchsorted(np.asarray(edges_ms, dtype=np.int64), np.maximum(gaps_ms, 0), side="left")
+    codes[is_first] = 0
+    return codes.astype(np.int32)
+
+
+def encode_history(
+    rows: NDArray[np.int32],
+    events: NDArray[np.int32],
+    devices: NDArray[np.int32],
+    at_ms: NDArray[np.int64],
+    vocabulary: Vocabulary,
+) -> History:
+    """Encode one user's known events, oldest first, and keep the last ``max_history``."""
+    is_first = np.zeros(len(rows), dtype=np.bool_)
+    is_first[:1] = True
+    gaps = gap_codes(at_ms, is_first, vocabulary.gap_edges_ms)
+    keep = slice(max(0, len(rows) - vocabulary.max_history), None)
+    return History(rows[keep], events[keep], devices[keep], gaps[keep])
+
+
+@dataclass(frozen=True)
+class RepeatRule:
+    """How much an item gains for having been bought before: ``weight * log1p(decayed count)``, added to its score.
+
+    The decayed count of an item is the sum over its events of ``2 ** (-age / half_life_ms)``; only events named in
+    ``events`` count. It is the recency-and-frequency model of repeat consumption (Anderson et al., WWW 2014).
+    """
+
+    weight: float
+    half_life_ms: int
+    events: tuple[str, ...]
+
+
+def repeat_bias(
+    rows: NDArray[np.int32], at_ms: NDArray[np.int64], now_ms: int, rule: RepeatRule
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the distinct rows, ascending, (R,) int32, and what each gains, (R,) float32.
+
+    ``rows`` and ``at_ms`` hold the events that count. Events in the future count as now.
+    """
+    distinct, inverse = np.unique(rows, return_inverse=True)
+    age = np.maximum(now_ms - at_ms, 0) / rule.half_life_ms
+    counts = np.bincount(inverse, weights=np.exp2(-age), minlength=len(distinct))
+    return distinct.astype(np.int32), (rule.weight * np.log1p(counts)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Learn a recommender from the logs of several platforms."""
