@@ -35,7 +35,7 @@ DEFAULT_GAP_EDGES_MS = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a model knows besides items. Codes are positions plus one; code 0 is "unknown" (for gaps: "no event before")."""
+    """What a model knows besides items. Codes are positions plus one; 0 is "unknown" (of gaps: "no event before")."""
 
     events: tuple[str, ...]
     devices: tuple[str, ...]
