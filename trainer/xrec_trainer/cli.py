@@ -1,0 +1,110 @@
+"""The command line of the trainer: prepare, fit, evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from xrec_sdk.errors import XrecError
+from xrec_sdk.version import __version__
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Print an XrecError as one line with its code and exit with 2."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except XrecError as error:
+            click.echo(f"error [{error.code}] {error}", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Learn a recommender from the logs of several platforms.
+
+    Example: xrec-train prepare sources.toml --out data && xrec-train fit data --out run && xrec-train evaluate run
+    """
+
+
+@main.command()
+@click.argument("sources", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the quality report as JSON.")
+@reports_errors
+def prepare(sources: Path, out: Path, as_json: bool) -> None:
+    """Read the logs that SOURCES declares into one clean table, and report what was dropped and why.
+
+    Example: xrec-train prepare sources.toml --out data
+    """
+    from xrec_trainer.prepare import prepare as run_prepare
+
+    report = run_prepare(sources, out)
+    text = (out / ("quality.json" if as_json else "quality.md")).read_text(encoding="utf-8")
+    click.echo(text)
+    del report
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; an unfinished run is resumed.")
+@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
+@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and the outcome.")
+@reports_errors
+def fit(data: Path, out: Path, targets: tuple[str, ...], split: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Train on the prepared folder DATA.
+
+    Example: xrec-train fit data --out run --target purchase --setting max_epochs=20 --setting seed=7
+    """
+    from xrec_trainer.fit import fit as run_fit
+    from xrec_trainer.progress import EpochPrinter
+
+    config = _config(targets, split, settings)
+    run = run_fit(data, out, config, EpochPrinter(config, as_json=as_json))
+    facts = {"run": str(out), "items": len(run.catalogue), "best_epoch": run.facts["best_epoch"]}
+    click.echo(
+        json.dumps(facts) if as_json else f"wrote {out}: {len(run.catalogue)} items, best epoch {facts['best_epoch']}"
+    )
+
+
+def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...]) -> Any:
+    from xrec_trainer.config import parse
+
+    return parse({"targets": targets, "split": split}, settings)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Prepared folder, where it has moved.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Also evaluate this bundle through the SDK.")
+@click.option("--trusted-key", "keys", multiple=True, help="Key that signed the bundle.")
+@click.option("--ks", default="5,10,20", show_default=True, help="Cut-offs.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
+@reports_errors
+def evaluate(run: Path, data: Path | None, bundle: Path | None, keys: tuple[str, ...], ks: str, as_json: bool) -> None:
+    """Rank the whole catalogue for every test user with the model and the baselines; write metrics.json and report.html.
+
+    Example: xrec-train evaluate run --bundle shop.xrec --trusted-key ed25519:...
+    """
+    from xrec_trainer.evaluate import evaluate as run_evaluate
+    from xrec_trainer.report import table
+
+    metrics = run_evaluate(run, data=data, bundle=bundle, keys=keys, ks=[int(k) for k in ks.split(",")])
+    click.echo(json.dumps(metrics, indent=1) if as_json else table(metrics))
+    if not as_json:
+        click.echo(f"wrote {run / 'metrics.json'} and {run / 'report.html'}")

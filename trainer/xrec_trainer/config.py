@@ -1,0 +1,113 @@
+"""The settings of one training run, with their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from xrec_sdk.errors import UsageError
+
+Split = Literal["time", "leave-one-out"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """What ``xrec-train fit`` does; saved in the run as config.json.
+
+    ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py);
+    the full loss grows with the catalogue and at that size takes several times the time of the encoder.
+    ``horizon_days``: 0 learns the next event at each position; else one random target of that many days after it, which
+    suits baskets, whose items have one time stamp and no order.
+    ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule then ranks them.
+    """
+
+    targets: tuple[str, ...]
+    split: Split = "time"
+    test_days: float = 28.0
+    validation_days: float = 28.0
+    min_count: int = 5
+    half_life_days: float = 30.0
+    max_history: int = 50
+    encoder: str = "lowpass"
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.5
+    learning_rate: float = 1e-3
+    batch_tokens: int = 4096
+    max_epochs: int = 100
+    patience: int = 10
+    quantized_epochs: int = 3
+    sampled_above: int = 15_000
+    samples: int = 2048
+    horizon_days: float = 0.0
+    learns_repeats: bool = True
+    filter_seen: bool = False
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        bounds: dict[str, tuple[float, float]] = {
+            "min_count": (1, 1e9),
+            "max_history": (2, 1000),
+            "width": (4, 1024),
+            "layers": (1, 16),
+            "heads": (1, 32),
+            "dropout": (0, 0.95),
+            "learning_rate": (1e-6, 1),
+            "batch_tokens": (64, 1e6),
+            "max_epochs": (1, 1e5),
+            "patience": (1, 1e5),
+            "quantized_epochs": (0, 1000),
+            "samples": (1, 1e6),
+            "test_days": (0.01, 1e5),
+            "validation_days": (0.01, 1e5),
+            "half_life_days": (0.01, 1e5),
+            "horizon_days": (0, 1e5),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError("usage.out_of_bounds", f"{name} is {value}; expected {low:g} to {high:g}")
+        if self.width % self.heads:
+            raise UsageError("usage.out_of_bounds", f"width {self.width} is not a multiple of heads {self.heads}")
+        if not self.targets:
+            raise UsageError("usage.no_target", "no target event; name at least one, for example --target purchase")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return asdict(self)
+
+
+def from_json(values: dict[str, Any]) -> FitConfig:
+    """Read back what ``to_json`` gave."""
+    return FitConfig(**{**values, "targets": tuple(values["targets"])})
+
+
+def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
+    """Make a configuration from values and ``NAME=VALUE`` texts; raises UsageError ``usage.setting``."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        field.name: _KINDS[str(field.type)] for field in fields(FitConfig) if str(field.type) in _KINDS
+    }
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in kinds:
+            raise UsageError("usage.setting", f"no setting is named {name!r}; there are {', '.join(sorted(kinds))}")
+        try:
+            values[name] = kinds[name](value)
+        except (ValueError, KeyError) as cause:
+            raise UsageError("usage.setting", f"{name} is {value!r}; expected {_expected(name)}") from cause
+    return FitConfig(**values)
+
+
+_BOOLS = {"true": True, "false": False}
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": lambda text: _BOOLS[text.lower()],
+}
+
+
+def _expected(name: str) -> str:
+    return {field.name: str(field.type) for field in fields(FitConfig)}[name]

@@ -1,0 +1,170 @@
+"""Read a prepared data set into arrays: a catalogue of items and a log of events in rows and codes."""
+
+# U users, E events, N items
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from xrec_sdk.errors import DataError
+from xrec_sdk.history import DAY_MS, Vocabulary, gap_codes
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that a model knows, in row order (decayed popularity, most popular first)."""
+
+    ids: list[str]
+    entries: list[dict[str, object]]
+    categories: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Every event on a known item, sorted by user, then time; arrays of length E."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    event: NDArray[np.int32]
+    device: NDArray[np.int32]
+    gap: NDArray[np.int32]
+    at_ms: NDArray[np.int64]
+    user_start: NDArray[np.int64]
+    users: list[str]
+    item_count: int
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """A prepared folder's events with their own ids, sorted by user, then time, and its items."""
+
+    users: list[str]
+    user: NDArray[np.int32]
+    item_ids: list[str]
+    item: NDArray[np.int32]
+    event_names: list[str]
+    event: NDArray[np.int32]
+    device_names: list[str]
+    device: NDArray[np.int32]
+    at_ms: NDArray[np.int64]
+    items: dict[str, dict[str, object]]
+
+
+def read(folder: Path) -> RawLog:
+    """Read a folder that ``xrec-train prepare`` wrote; events without an item (searches) are left out.
+
+    Raises DataError ``data.not_prepared`` where the folder is not one, ``data.empty`` where it has no event on an item.
+    """
+    if not (folder / "events.parquet").is_file() or not (folder / "items.parquet").is_file():
+        raise DataError(
+            "data.not_prepared",
+            f"{folder} has no events.parquet and items.parquet; make it with: xrec-train prepare sources.toml --out DIR",
+        )
+    table = pq.read_table(folder / "events.parquet", columns=["user_id", "item_id", "event", "at_ms", "device"])
+    table = table.filter(pc.is_valid(table["item_id"]))
+    if table.num_rows == 0:
+        raise DataError("data.empty", f"{folder} has no event on an item; nothing can be learned from it")
+    users, user = _codes(table["user_id"])
+    item_ids, item = _codes(table["item_id"])
+    event_names, event = _codes(table["event"])
+    device_names, device = _codes(table["device"])
+    at_ms = table["at_ms"].to_numpy()
+    order = np.lexsort((at_ms, user))
+    return RawLog(
+        users,
+        user[order],
+        item_ids,
+        item[order],
+        event_names,
+        event[order],
+        device_names,
+        device[order],
+        at_ms[order],
+        _items(folder / "items.parquet"),
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
+    names, codes = np.unique(np.asarray(column.fill_null("").to_pylist(), dtype=object), return_inverse=True)
+    return [str(name) for name in names], codes.astype(np.int32)
+
+
+def _items(path: Path) -> dict[str, dict[str, object]]:
+    items: dict[str, dict[str, object]] = {}
+    for row in pq.read_table(path).to_pylist():
+        entry = {key: row[key] for key in ("title", "category", "price") if row.get(key) is not None}
+        if row.get("attributes"):
+            entry.update(json.loads(row["attributes"]))
+        items[row["item_id"]] = entry
+    return items
+
+
+def decayed_popularity(
+    item: NDArray[np.int32], at_ms: NDArray[np.int64], item_count: int, half_life_days: float
+) -> NDArray[np.float64]:
+    """Return the sum over each item's events of ``2 ** (-age / half life)``, (N,); age counts from the last event."""
+    age_days = (at_ms.max() - at_ms) / DAY_MS if len(at_ms) else at_ms
+    weights = np.exp2(-age_days / half_life_days)
+    return np.bincount(item, weights=weights, minlength=item_count).astype(np.float64)
+
+
+def build_catalogue(
+    raw: RawLog, known: NDArray[np.bool_], *, min_count: int, half_life_days: float
+) -> tuple[Catalogue, NDArray[np.int32]]:
+    """Choose the items with at least ``min_count`` events among ``known`` and order them by decayed popularity.
+
+    Returns the catalogue and the row of each raw item, (raw items,) int32, -1 where it is left out.
+    """
+    counts = np.bincount(raw.item[known], minlength=len(raw.item_ids))
+    popularity = decayed_popularity(raw.item[known], raw.at_ms[known], len(raw.item_ids), half_life_days)
+    chosen = np.flatnonzero(counts >= max(1, min_count))
+    if len(chosen) == 0:
+        raise DataError("data.empty", f"no item has {min_count} events or more before the split; lower --min-count")
+    chosen = chosen[np.lexsort((chosen, -popularity[chosen]))]
+    row_of = np.full(len(raw.item_ids), -1, dtype=np.int32)
+    row_of[chosen] = np.arange(len(chosen), dtype=np.int32)
+    ids = [raw.item_ids[index] for index in chosen]
+    entries = [raw.items.get(item_id, {}) for item_id in ids]
+    categories = [str(entry["category"]) if entry.get("category") else None for entry in entries]
+    return Catalogue(ids, entries, categories), row_of
+
+
+def build_log(raw: RawLog, row_of: NDArray[np.int32], item_count: int, vocabulary: Vocabulary) -> Log:
+    """Translate raw events to rows and codes; events of unknown items or types are left out, as on the device."""
+    event = _translate(raw.event_names, vocabulary.events)[raw.event]
+    item = row_of[raw.item]
+    keep = (item >= 0) & (event > 0)
+    user, at_ms = raw.user[keep], raw.at_ms[keep]
+    is_first = np.diff(user, prepend=-1) != 0
+    return Log(
+        user=user,
+        item=item[keep],
+        event=event[keep],
+        device=_translate(raw.device_names, vocabulary.devices)[raw.device[keep]],
+        gap=gap_codes(at_ms, is_first, vocabulary.gap_edges_ms),
+        at_ms=at_ms,
+        user_start=np.searchsorted(user, np.arange(len(raw.users) + 1)).astype(np.int64),
+        users=raw.users,
+        item_count=item_count,
+        vocabulary=vocabulary,
+    )
+
+
+def _translate(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int32]:
+    code_of = {name: code for code, name in enumerate(known, start=1)}
+    return np.array([code_of.get(name, 0) for name in names], dtype=np.int32)

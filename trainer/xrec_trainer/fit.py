@@ -1,0 +1,241 @@
+"""Train a model: early stopping on validation NDCG@10, then some epochs with quantized item rows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from xrec_sdk.errors import UsageError
+from xrec_sdk.history import DAY_MS, RepeatRule
+
+from xrec_trainer import dataset
+from xrec_trainer.batches import Batch, batches, future_targets, next_targets, windows
+from xrec_trainer.cases import Cases
+from xrec_trainer.config import FitConfig
+from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
+from xrec_trainer.metrics import per_case
+from xrec_trainer.model import Model
+from xrec_trainer.ranking import model_ranker
+from xrec_trainer.run import Run, describe, load_run, save_json, save_tensors
+from xrec_trainer.splits import Study, make_study
+
+MAX_VALIDATION_CASES = 10_000
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """Where a training is; all of it goes into the checkpoint, so that a killed run goes on as if it had not been."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_ndcg: float = -1.0
+    quantized_done: int = 0
+    is_quantizing: bool = False
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the quantized epochs are over."""
+        return self.is_quantizing and self.quantized_done < 0
+
+
+def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: None) -> Run:
+    """Train on a prepared folder and write a run folder; an unfinished run in ``out`` is resumed.
+
+    Raises UsageError ``usage.run_differs`` where ``out`` holds a run with other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, data, config)
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(True)
+    study = make_study(dataset.read(data), config)
+    trainer = Trainer(study, config, out / "checkpoint.pt", report)
+    trainer.train()
+    model = trainer.best_model()
+    rule = choose_repeat_rule(model, study, config)
+    facts = {
+        "epochs": trainer.progress.epoch,
+        "best_epoch": trainer.progress.best_epoch,
+        "curve": trainer.progress.curve,
+    }
+    save_tensors(out / "model.pt", model.state_dict())
+    save_json(out / "run.json", describe(config, data, rule, facts))
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    return load_run(out)
+
+
+def _claim(out: Path, data: Path, config: FitConfig) -> None:
+    wanted = json.loads(json.dumps({"config": config.to_json(), "data": str(data.resolve())}))
+    path = out / "config.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise UsageError("usage.run_differs", f"{out} holds a run with other settings; name another folder with --out")
+    save_json(path, wanted)
+
+
+class Trainer:
+    """One training: model, optimizer, random state and progress, saved together after each epoch."""
+
+    def __init__(self, study: Study, config: FitConfig, checkpoint: Path, report: Report) -> None:
+        self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
+        self.model = Model(config, study.log.vocabulary, study.catalogue.categories)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.progress = Progress()
+        self.best_state = deepcopy(self.model.state_dict())
+        self.is_target = target_mask(study, config)
+        self.validation = _sample(study.validation[study.main_task], config.seed)
+        self.log_q = _sampling_log_probability(study)
+        if checkpoint.exists():
+            self._resume()
+
+    def train(self) -> None:
+        """Run epochs until the quantized ones are over."""
+        while not self.progress.is_finished:
+            progress, config = self.progress, self.config
+            exhausted = progress.epoch - progress.best_epoch >= config.patience or progress.epoch >= config.max_epochs
+            if not progress.is_quantizing and exhausted:
+                self._begin_quantizing()
+            if progress.is_quantizing and progress.quantized_done >= config.quantized_epochs:
+                progress.quantized_done = -1
+            else:
+                self._epoch()
+            self._save()
+
+    def best_model(self) -> Model:
+        """Return the model of the best validation score, with quantized item rows."""
+        self.model.load_state_dict(self.best_state)
+        self.model.is_quantized = True
+        self.model.eval()
+        return self.model
+
+    def _begin_quantizing(self) -> None:
+        self.model.load_state_dict(self.best_state)
+        self.model.is_quantized = self.progress.is_quantizing = True
+        self.progress.best_ndcg = self._validate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * 0.1
+
+    def _epoch(self) -> None:
+        progress, started = self.progress, time.monotonic()
+        random = np.random.default_rng([self.config.seed, progress.epoch])
+        spans = windows(self.study.log.user_start[:-1], self.study.train_end, self.config.max_history, random)
+        self.model.train()
+        losses, tokens = [], 0
+        for batch in batches(self.study.log, spans, self._targets(random), self.config.batch_tokens, random):
+            if bool(batch.is_target.any()):
+                losses.append(self._step(batch, random))
+                tokens += batch.rows.numel()
+        trained_s = time.monotonic() - started
+        progress.epoch += 1
+        progress.quantized_done += progress.is_quantizing
+        ndcg = self._validate()
+        if ndcg > progress.best_ndcg:
+            progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
+            self.best_state = deepcopy(self.model.state_dict())
+        line = {"epoch": progress.epoch, "loss": float(np.mean(losses)), "validation_ndcg@10": ndcg}
+        line["is_quantized"] = progress.is_quantizing
+        progress.curve.append(line)
+        self.report({**line, "seconds": time.monotonic() - started, "tokens_per_s": tokens / max(trained_s, 1e-9)})
+
+    def _targets(self, random: np.random.Generator) -> NDArray[np.int64]:
+        log, train_end, horizon_days = self.study.log, self.study.train_end, self.config.horizon_days
+        if horizon_days == 0:
+            return next_targets(log, train_end, self.is_target)
+        return future_targets(log, train_end, self.is_target, int(horizon_days * DAY_MS), random)
+
+    def _step(self, batch: Batch, random: np.random.Generator) -> float:
+        table = self.model.item_table()
+        users = self.model.encoder(table[batch.rows], batch.events, batch.devices, batch.gaps)
+        users, targets = users[batch.is_target], batch.target_rows[batch.is_target]
+        if len(table) > self.config.sampled_above:
+            drawn = random.choice(len(table), size=self.config.samples, p=np.exp(self.log_q))
+            log_q = torch.from_numpy(self.log_q.astype(np.float32)) + float(np.log(self.config.samples))
+            loss = sampled_cross_entropy(users, table, targets, torch.from_numpy(drawn), log_q)
+        else:
+            loss = full_cross_entropy(users, table, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _validate(self) -> float:
+        if len(self.validation) == 0:
+            return 0.0
+        top = model_ranker(self.model, self.study.log)(self.validation, 10)
+        return float(np.mean(per_case(top, self.validation, [10])["ndcg@10"]))
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "best": self.best_state,
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "progress": vars(self.progress),
+        }
+        save_tensors(self.checkpoint, state)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_state = state["best"]
+        self.progress = Progress(**state["progress"])
+        self.model.is_quantized = self.progress.is_quantizing
+        torch.set_rng_state(state["random"])
+
+
+def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
+    """Return which events of the log are learned as targets, (E,) bool."""
+    log = study.log
+    codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in config.targets]
+    mask: NDArray[np.bool_] = np.isin(log.event, codes)
+    if not config.learns_repeats:
+        pair = log.user.astype(np.int64) * log.item_count + log.item
+        _, first = np.unique(pair, return_index=True)
+        is_first = np.zeros(len(log), dtype=np.bool_)
+        is_first[first] = True
+        mask = mask & is_first
+    return mask
+
+
+def choose_repeat_rule(model: Model, study: Study, config: FitConfig) -> RepeatRule | None:
+    """Choose weight and half-life of the repeat rule by validation NDCG@10 on all targets; None where none helps."""
+    cases = _sample(study.validation["all"], config.seed, 2_000)
+    if len(cases) == 0:
+        return None
+    best: tuple[float, RepeatRule | None] = (_ndcg(model, study, cases, None), None)
+    for half_life_days in (14, 45, 180):
+        for weight in (0.5, 1.0, 2.0, 4.0, 8.0):
+            rule = RepeatRule(weight, half_life_days * DAY_MS, config.targets)
+            ndcg = _ndcg(model, study, cases, rule)
+            if ndcg > best[0]:
+                best = (ndcg, rule)
+    return best[1]
+
+
+def _ndcg(model: Model, study: Study, cases: Cases, rule: RepeatRule | None) -> float:
+    top = model_ranker(model, study.log, rule)(cases, 10)
+    return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
+
+
+def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases:
+    if len(cases) <= limit:
+        return cases
+    keep = np.zeros(len(cases), dtype=np.bool_)
+    keep[np.random.default_rng(seed).permutation(len(cases))[:limit]] = True
+    return cases.only(keep)
+
+
+def _sampling_log_probability(study: Study) -> NDArray[np.float64]:
+    counts = np.bincount(study.log.item[study.train_mask], minlength=study.log.item_count)
+    weights = np.maximum(counts, 1).astype(np.float64) ** 0.75
+    probability: NDArray[np.float64] = weights / weights.sum()
+    return np.log(probability)

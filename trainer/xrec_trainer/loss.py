@@ -1,0 +1,61 @@
+"""Cross entropy over the catalogue: in full without holding all logits, or over a shared sample of it."""
+
+# T tokens (positions with a target), N items, D width, S sampled negatives
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_TOKENS = 512
+
+
+class _FullCrossEntropy(torch.autograd.Function):
+    """Computes the loss and both gradients chunk by chunk, so that only (CHUNK_TOKENS, N) logits exist at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        """(T, D), (N, D), (T,) -> the mean loss."""
+        loss = users.new_zeros(())
+        users_grad, table_grad = torch.empty_like(users), torch.zeros_like(table)
+        for start in range(0, len(users), CHUNK_TOKENS):
+            part, wanted = users[start : start + CHUNK_TOKENS], targets[start : start + CHUNK_TOKENS, None]
+            logits = part @ table.T
+            logits -= logits.amax(dim=1, keepdim=True)
+            right = logits.gather(1, wanted)
+            probabilities = logits.exp_()
+            total = probabilities.sum(dim=1, keepdim=True)
+            loss += (total.log() - right).sum()
+            probabilities /= total
+            probabilities.scatter_add_(1, wanted, -torch.ones_like(right))
+            users_grad[start : start + CHUNK_TOKENS] = probabilities @ table
+            table_grad.addmm_(probabilities.T, part)
+        ctx.save_for_backward(users_grad / len(users), table_grad / len(users))
+        return loss / len(users)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scale the gradients that ``forward`` computed."""
+        users_grad, table_grad = ctx.saved_tensors
+        return users_grad * grads[0], table_grad * grads[0], None
+
+
+def full_cross_entropy(users: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean softmax cross entropy over all items: (T, D), (N, D), (T,) int64 -> scalar."""
+    loss: Tensor = _FullCrossEntropy.apply(users, table, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def sampled_cross_entropy(users: Tensor, table: Tensor, targets: Tensor, sampled: Tensor, log_q: Tensor) -> Tensor:
+    """Return softmax cross entropy over the target and a shared sample (S,), each logit less its log-probability.
+
+    The correction makes the sampled softmax an estimate of the full one (Bengio and Senecal, 2008; Yi et al., RecSys
+    2019). A negative that is the target of its position is masked.
+    """
+    positive = (users * table[targets]).sum(dim=1) - log_q[targets]
+    negative = users @ table[sampled].T - log_q[sampled]
+    negative = negative.masked_fill(sampled[None, :] == targets[:, None], float("-inf"))
+    logits = torch.cat([positive[:, None], negative], dim=1)
+    return (torch.logsumexp(logits, dim=1) - positive).mean()

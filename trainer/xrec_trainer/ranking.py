@@ -1,0 +1,84 @@
+"""Rank the catalogue for cases with a trained model, in full, as the bundle will."""
+
+# C cases, L events, D width, N items
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from xrec_sdk.history import History, RepeatRule, encode_history, repeat_bias
+
+from xrec_trainer.cases import Cases, Ranker
+from xrec_trainer.dataset import Log
+from xrec_trainer.model import Model
+
+CASES_AT_A_TIME = 256
+
+
+def encode_case(log: Log, history: NDArray[np.int64]) -> History:
+    """Encode a case's history, given as log indices, exactly as the SDK does on the device."""
+    return encode_history(
+        log.item[history], log.event[history], log.device[history], log.at_ms[history], log.vocabulary
+    )
+
+
+@torch.no_grad()
+def user_vectors(model: Model, log: Log, cases: Cases) -> Tensor:
+    """Return the user vector of each case, (C, D); zero where the history is empty. Like lengths go together."""
+    model.eval()
+    table = model.item_table()
+    users = torch.zeros(len(cases), table.shape[1])
+    lengths = np.minimum(np.diff(cases.history_offsets), log.vocabulary.max_history)
+    for length in np.unique(lengths[lengths > 0]):
+        same = np.flatnonzero(lengths == length)
+        for begin in range(0, len(same), CASES_AT_A_TIME):
+            group = same[begin : begin + CASES_AT_A_TIME]
+            encoded = [encode_case(log, cases.history(int(case))) for case in group]
+            rows, *codes = (
+                torch.from_numpy(np.stack([getattr(history, name) for history in encoded]).astype(np.int64))
+                for name in ("rows", "events", "devices", "gaps")
+            )
+            users[group] = model.encoder(table[rows], *codes, last_only=True)
+    return users
+
+
+def repeats(
+    log: Log, case: NDArray[np.int64], now_ms: int, rule: RepeatRule
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the rows of a case's history that the rule lifts, and by how much."""
+    codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in rule.events]
+    counted = case[np.isin(log.event[case], codes)]
+    return repeat_bias(log.item[counted], log.at_ms[counted], now_ms, rule)
+
+
+def model_ranker(model: Model, log: Log, rule: RepeatRule | None = None) -> Ranker:
+    """Return the ranker of a model; the repeat rule counts only where seen items may be ranked."""
+
+    @torch.no_grad()
+    def rank(cases: Cases, k: int) -> NDArray[np.int32]:
+        users, table = user_vectors(model, log, cases), model.item_table()
+        top = np.full((len(cases), k), -1, dtype=np.int32)
+        prior = -torch.arange(len(table), dtype=torch.float32)
+        for begin in range(0, len(cases), CASES_AT_A_TIME):
+            part = users[begin : begin + CASES_AT_A_TIME]
+            scores = part @ table.T
+            scores[(part == 0).all(dim=1)] = prior
+            for place in range(len(part)):
+                _apply_bias(scores[place], log, cases, begin + place, rule)
+            best = scores.topk(min(k, len(table)), dim=1)
+            rows = torch.where(torch.isfinite(best.values), best.indices, -1)
+            top[begin : begin + len(part), : rows.shape[1]] = rows.numpy()
+        return top
+
+    return rank
+
+
+def _apply_bias(scores: Tensor, log: Log, cases: Cases, case: int, rule: RepeatRule | None) -> None:
+    history = cases.history(case)
+    if cases.excludes_seen:
+        scores[torch.from_numpy(log.item[history].astype(np.int64))] = float("-inf")
+    elif rule is not None and len(history):
+        rows, values = repeats(log, history, int(cases.now_ms[case]), rule)
+        scores[torch.from_numpy(rows.astype(np.int64))] += torch.from_numpy(values)

@@ -1,0 +1,116 @@
+"""The run folder: what training wrote, and how evaluation and export read it back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from xrec_sdk.errors import DataError
+from xrec_sdk.history import History, RepeatRule, Vocabulary
+
+from xrec_trainer import dataset
+from xrec_trainer.config import FitConfig, from_json
+from xrec_trainer.dataset import Catalogue, Log
+from xrec_trainer.model import Model
+from xrec_trainer.ranking import encode_case
+from xrec_trainer.splits import Study, make_study
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with the data that it was trained on, ready to be evaluated or exported."""
+
+    folder: Path
+    config: FitConfig
+    study: Study
+    model: Model
+    repeat: RepeatRule | None
+    facts: dict[str, Any]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Events, devices and gap buckets that the model knows."""
+        return self.study.log.vocabulary
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items in row order."""
+        return self.study.catalogue
+
+    @property
+    def log(self) -> Log:
+        """All events in rows and codes."""
+        return self.study.log
+
+    @property
+    def seen_events(self) -> tuple[str, ...]:
+        """Event types that make an item "seen"."""
+        return self.config.targets
+
+    @property
+    def filter_seen(self) -> bool:
+        """Whether seen items are left out unless the app asks for them."""
+        return self.config.filter_seen
+
+    def parity_cases(self, limit: int) -> list[tuple[History, NDArray[np.int32], NDArray[np.int32]]]:
+        """Return up to ``limit`` test cases, evenly chosen: history, right rows, rows to leave out."""
+        cases = self.study.test[self.study.main_task]
+        with_history = np.flatnonzero(np.diff(cases.history_offsets) > 0)
+        chosen = with_history[np.linspace(0, len(with_history) - 1, min(limit, len(with_history))).astype(int)]
+        result = []
+        for case in chosen:
+            history = cases.history(int(case))
+            seen = np.unique(self.log.item[history]) if cases.excludes_seen else np.zeros(0, dtype=np.int32)
+            result.append((encode_case(self.log, history), cases.answers(int(case)), seen))
+        return result
+
+
+def save_json(path: Path, values: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def save_tensors(path: Path, values: Any) -> None:
+    """Write a torch file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    torch.save(values, part)
+    os.replace(part, path)
+
+
+def load_run(folder: Path, data: Path | None = None) -> Run:
+    """Read a run folder; ``data`` replaces the path of the prepared data that the run remembers.
+
+    Raises DataError ``data.not_a_run`` where the folder has no finished run.
+    """
+    if not (folder / "model.pt").is_file() or not (folder / "run.json").is_file():
+        raise DataError(
+            "data.not_a_run", f"{folder} has no finished run; make one with: xrec-train fit DATA --out {folder}"
+        )
+    saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    config = from_json(saved["config"])
+    study = make_study(dataset.read(data or Path(saved["data"])), config)
+    model = Model(config, study.log.vocabulary, study.catalogue.categories)
+    model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    model.is_quantized = True
+    model.eval()
+    repeat = RepeatRule(**{**saved["repeat"], "events": tuple(saved["repeat"]["events"])}) if saved["repeat"] else None
+    return Run(folder, config, study, model, repeat, saved["facts"])
+
+
+def describe(config: FitConfig, data: Path, repeat: RepeatRule | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what run.json holds."""
+    return {
+        "format": 1,
+        "config": config.to_json(),
+        "data": str(data.resolve()),
+        "repeat": asdict(repeat) if repeat else None,
+        "facts": facts,
+    }

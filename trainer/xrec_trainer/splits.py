@@ -1,0 +1,83 @@
+"""Divide a log into what is learned from, what settings are chosen on, and what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from xrec_sdk.errors import DataError
+from xrec_sdk.history import DAY_MS, Vocabulary
+
+from xrec_trainer.cases import Cases, by_time, leave_one_out
+from xrec_trainer.config import FitConfig
+from xrec_trainer.dataset import Catalogue, Log, RawLog, build_catalogue, build_log
+
+
+@dataclass(frozen=True)
+class Study:
+    """A log, its catalogue, where training ends for each user, and the cases of each task."""
+
+    catalogue: Catalogue
+    log: Log
+    train_end: NDArray[np.int64]
+    validation: dict[str, Cases]
+    test: dict[str, Cases]
+
+    @property
+    def train_mask(self) -> NDArray[np.bool_]:
+        """Events that may be learned from, (E,) bool."""
+        return np.arange(len(self.log)) < self.train_end[self.log.user]
+
+    @property
+    def main_task(self) -> str:
+        """The task that early stopping looks at: new items where there are such cases apart, else all."""
+        return "new" if "new" in self.validation and len(self.validation["new"]) else "all"
+
+
+def make_study(raw: RawLog, config: FitConfig) -> Study:
+    """Split a log as the configuration asks; the catalogue and its order come from the training part alone."""
+    unknown = sorted(set(config.targets) - set(raw.event_names))
+    if unknown:
+        raise DataError(
+            "data.target_missing", f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}"
+        )
+    vocabulary = Vocabulary(tuple(raw.event_names), tuple(raw.device_names), max_history=config.max_history)
+    if config.split == "time":
+        return _by_time(raw, config, vocabulary)
+    return _leave_one_out(raw, config, vocabulary)
+
+
+def _targets(vocabulary: Vocabulary, config: FitConfig) -> frozenset[int]:
+    return frozenset(code for code, name in enumerate(vocabulary.events, start=1) if name in config.targets)
+
+
+def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
+    end_ms = int(raw.at_ms.max()) + 1
+    test_ms = end_ms - int(config.test_days * DAY_MS)
+    validation_ms = test_ms - int(config.validation_days * DAY_MS)
+    if validation_ms <= raw.at_ms.min():
+        days = (end_ms - int(raw.at_ms.min())) / DAY_MS
+        raise DataError("data.too_short", f"the log covers {days:.1f} days; lower --test-days and --validation-days")
+    known = raw.at_ms < validation_ms
+    catalogue, row_of = build_catalogue(raw, known, min_count=config.min_count, half_life_days=config.half_life_days)
+    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), _targets(vocabulary, config)
+    train_end = log.user_start[:-1] + np.bincount(log.user[log.at_ms < validation_ms], minlength=len(raw.users))
+
+    def tasks(start_ms: int, until_ms: int) -> dict[str, Cases]:
+        return {
+            "all": by_time(log, start_ms, until_ms, targets, new_only=False),
+            "new": by_time(log, start_ms, until_ms, targets, new_only=True),
+        }
+
+    return Study(catalogue, log, train_end, tasks(validation_ms, test_ms), tasks(test_ms, end_ms))
+
+
+def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
+    everything = np.ones(len(raw.user), dtype=np.bool_)
+    catalogue, row_of = build_catalogue(raw, everything, min_count=1, half_life_days=config.half_life_days)
+    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), _targets(vocabulary, config)
+    lengths = np.diff(log.user_start)
+    train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
+    validation, test = leave_one_out(log, targets, back=2), leave_one_out(log, targets, back=1)
+    return Study(catalogue, log, train_end, {"all": validation}, {"all": test})
