@@ -1,0 +1,92 @@
+"""Quantize the item table to int8 in blocks of 128 items, and lay it out as items.bin."""
+
+# N items, D width, nb blocks of 128 items, Np = 128 nb rows with padding
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 128
+SECTION_ALIGNMENT = 65_536
+USER_ZERO_POINT = 64
+"""The scan reads the user vector as uint8 1..127 around this zero point: 7 bits, so that no int16 pair sum saturates."""
+
+
+@dataclass(frozen=True)
+class QuantizedTable:
+    """The item table of a bundle: ``table`` int8 (nb, D, 128), ``scale`` float32 and ``correction`` int32 (nb, 128)."""
+
+    table: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    correction: NDArray[np.int32]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, nb."""
+        return self.table.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width of a row, D."""
+        return self.table.shape[1]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where an array lies in items.bin."""
+
+    offset: int
+    bytes: int
+
+
+def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return (N, D) int8 and the (N,) float32 scale, symmetric per row; the scale of a zero row is 1.
+
+    The arithmetic is that of the fake quantization in training: ``clamp(round(x / scale), -127, 127)``, half to even.
+    """
+    largest = np.abs(rows).max(axis=1)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    scale[scale == 0] = 1  # a row of subnormal numbers, whose scale underflows
+    quantized = np.clip(np.rint(rows / scale[:, None]), -127, 127).astype(np.int8)
+    return quantized, scale
+
+
+def quantize_table(rows: NDArray[np.float32]) -> QuantizedTable:
+    """Quantize (N, D) rows and lay them out in blocks of 128, transposed inside the block; pad rows are zero, of scale 1."""
+    count, width = rows.shape
+    blocks = -(-count // BLOCK)
+    quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))
+    padded = np.zeros((blocks * BLOCK, width), dtype=np.int8)
+    padded[:count] = quantized
+    padded_scale = np.ones(blocks * BLOCK, dtype=np.float32)
+    padded_scale[:count] = scale
+    table = np.ascontiguousarray(
+        padded.reshape(blocks, BLOCK, width).transpose(0, 2, 1)
+    )  # (nb, 128, D) -> (nb, D, 128)
+    correction = USER_ZERO_POINT * table.sum(axis=1, dtype=np.int32)
+    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), correction.astype(np.int32))
+
+
+def dequantize(items: QuantizedTable) -> NDArray[np.float32]:
+    """Return the (Np, D) float32 rows that the bundle stands for, pad rows included."""
+    rows = items.table.transpose(0, 2, 1).reshape(-1, items.width).astype(np.float32)
+    return rows * items.scale.reshape(-1, 1)
+
+
+def pack_items(items: QuantizedTable) -> tuple[bytes, dict[str, Section]]:
+    """Return the bytes of items.bin and its sections, each at a multiple of 64 KiB so that a host can map it."""
+    packed = bytearray()
+    sections = {}
+    for name, array, dtype in (
+        ("table", items.table, "|i1"),
+        ("scale", items.scale, "<f4"),
+        ("correction", items.correction, "<i4"),
+    ):
+        packed.extend(bytes(-len(packed) % SECTION_ALIGNMENT))
+        raw = np.ascontiguousarray(array, dtype=np.dtype(dtype)).tobytes()
+        sections[name] = Section(len(packed), len(raw))
+        packed.extend(raw)
+    return bytes(packed), sections

@@ -1,0 +1,43 @@
+"""The int8 table is what training's fake quantization saw, in blocks of 128."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from xrec_export.quantize import BLOCK, SECTION_ALIGNMENT, dequantize, pack_items, quantize_table
+
+
+def test_the_table_is_what_training_saw() -> None:
+    from xrec_trainer.model import fake_quantize
+
+    rows = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
+    rows[5] = 0
+    trained = fake_quantize(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(dequantize(quantize_table(rows))[:300], trained, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 300])
+def test_a_row_lies_in_a_lane_of_its_block(count: int) -> None:
+    rows = np.random.default_rng(count).normal(size=(count, 8)).astype(np.float32)
+    items = quantize_table(rows)
+    assert items.table.shape == (-(-count // BLOCK), 8, BLOCK)
+    row = count - 1
+    values = items.table[row // BLOCK, :, row % BLOCK].astype(np.float32) * items.scale[row // BLOCK, row % BLOCK]
+    np.testing.assert_allclose(values, rows[row], atol=np.abs(rows[row]).max() / 254 * 1.001)
+
+
+def test_pad_and_zero_rows_are_zero() -> None:
+    items = quantize_table(np.zeros((130, 8), dtype=np.float32))
+    assert not items.table.any() and not items.correction.any()
+    assert (items.scale == 1).all()
+
+
+def test_sections_are_aligned_and_hold_the_arrays() -> None:
+    items = quantize_table(np.random.default_rng(1).normal(size=(300, 24)).astype(np.float32))
+    packed, sections = pack_items(items)
+    for name, array in (("table", items.table), ("scale", items.scale), ("correction", items.correction)):
+        section = sections[name]
+        assert section.offset % SECTION_ALIGNMENT == 0
+        assert packed[section.offset : section.offset + section.bytes] == array.tobytes()
+    np.testing.assert_array_equal(items.correction, 64 * items.table.astype(np.int32).sum(axis=1))
