@@ -1,0 +1,256 @@
+"""Open a bundle without trusting it: nothing of it is used before its signature, names, sizes and hashes have passed.
+
+A bundle is a folder or one uncompressed zip of it. Files are read into memory once and the read bytes are the ones that
+are checked and used; items.bin is mapped and checked in the mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrec_sdk.archive import ZipSource
+from xrec_sdk.catalog import Catalog
+from xrec_sdk.errors import BundleDamaged, BundleUntrusted, UsageError
+from xrec_sdk.idtable import IdTable
+from xrec_sdk.manifest import BLOCK_ITEMS, MAX_MANIFEST_BYTES, FileRecord, Manifest, parse_manifest
+from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, verify
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+
+
+class Source(Protocol):
+    """Where the files of a bundle come from; reading anything but a plain file raises BundleDamaged."""
+
+    def names(self) -> set[str]:
+        """Return the name of each file."""
+
+    def read(self, name: str, max_bytes: int) -> memoryview:
+        """Return the bytes of a file; raise BundleDamaged ``bundle.size_mismatch`` where it has more."""
+
+    def map(self, name: str, max_bytes: int) -> memoryview:
+        """Return the bytes of a file mapped read-only, or read where mapping is not possible."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has passed every check.
+
+    ``table`` is int8 [nb, d, 128], ``scale`` float32 [nb, 128] and ``correction`` int32 [nb, 128], views of the mapped
+    items.bin; ``key`` is the pinned key that signed it, None where unsigned bundles were allowed.
+    """
+
+    manifest: Manifest
+    ids: IdTable
+    catalog: Catalog
+    table: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    correction: NDArray[np.int32]
+    encoder: bytes
+    scorer: bytes
+    conformance: bytes
+    card: str
+    key: str | None
+
+    def item_vectors(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the item vectors of these rows, (R, d) float32."""
+        blocks, lanes = np.divmod(rows, BLOCK_ITEMS)
+        vectors: NDArray[np.float32] = self.table[blocks, :, lanes] * self.scale[blocks, lanes, None]
+        return vectors
+
+
+def open_bundle(
+    path: str | os.PathLike[str],
+    *,
+    trusted_keys: Sequence[str] = (),
+    allow_unsigned: bool = False,
+    minimum_release: int = 0,
+) -> Bundle:
+    """Open the bundle at a folder or zip file and return it checked.
+
+    ``trusted_keys`` are the public keys that the app pins. ``allow_unsigned`` admits a bundle that has no signature;
+    one that has a signature still needs a pinned key, unless no key is pinned at all. ``minimum_release`` is the newest
+    release that this app has loaded before. Raises BundleDamaged, BundleUntrusted, BundleUnsupported or UsageError.
+    """
+    check_trusted_keys(trusted_keys)
+    if not trusted_keys and not allow_unsigned:
+        raise UsageError("usage.trusted_keys", "pin at least one key in trusted_keys, or say allow_unsigned=True")
+    with ExitStack() as stack:
+        source = _source(Path(path), stack)
+        names = source.names()
+        manifest_bytes = bytes(_read_first(source, names, MANIFEST, MAX_MANIFEST_BYTES, "bundle.manifest_size"))
+        key = _check_signature(source, names, manifest_bytes, trusted_keys, allow_unsigned)
+        manifest = parse_manifest(manifest_bytes)
+        if manifest.release < minimum_release:
+            raise BundleUntrusted(
+                "bundle.rollback",
+                f"the bundle is release {manifest.release}; release {minimum_release} was loaded before",
+            )
+        _check_names(names, manifest)
+        return _assemble(manifest, _read_all(source, manifest), key)
+
+
+def _source(path: Path, stack: ExitStack) -> Source:
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError) as cause:
+        raise BundleDamaged("bundle.not_found", f"there is no bundle at {path.name!r}") from cause
+    if stat.S_ISDIR(mode):
+        return FolderSource(path)
+    if stat.S_ISREG(mode):
+        return stack.enter_context(ZipSource(path))
+    raise BundleDamaged("bundle.not_plain", "the bundle is neither a folder nor a zip file (links are not followed)")
+
+
+class FolderSource:
+    """The files of a bundle's folder; links, folders and devices in it are refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> set[str]:
+        """Return the name of each entry; raise BundleDamaged where one is not a plain file."""
+        try:
+            with os.scandir(self._folder) as entries:
+                names = set()
+                for entry in entries:
+                    if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+                        raise BundleDamaged("bundle.not_plain", f"{entry.name!r} in the bundle is not a plain file")
+                    names.add(entry.name)
+                return names
+        except OSError as cause:
+            raise BundleDamaged("bundle.unreadable", "the bundle's folder can't be read") from cause
+
+    def read(self, name: str, max_bytes: int) -> memoryview:
+        """Return the bytes of a file."""
+        descriptor = self._open(name, max_bytes)
+        try:
+            with open(descriptor, "rb") as file:
+                # The size that was checked may have grown since; never read past the limit.
+                return memoryview(file.read(max_bytes + 1))
+        except OSError as cause:
+            raise BundleDamaged("bundle.unreadable", f"{name} can't be read") from cause
+
+    def map(self, name: str, max_bytes: int) -> memoryview:
+        """Return the bytes of a file mapped read-only."""
+        descriptor = self._open(name, max_bytes)
+        try:
+            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as cause:
+            raise BundleDamaged("bundle.unreadable", f"{name} can't be mapped") from cause
+        finally:
+            os.close(descriptor)
+
+    def _open(self, name: str, max_bytes: int) -> int:
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        try:
+            descriptor = os.open(self._folder / name, flags | getattr(os, "O_NONBLOCK", 0))
+        except OSError as cause:
+            raise BundleDamaged("bundle.unreadable", f"{name} can't be opened") from cause
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise BundleDamaged("bundle.not_plain", f"{name} is not a plain file")
+        if status.st_size > max_bytes:
+            os.close(descriptor)
+            raise BundleDamaged(
+                "bundle.size_mismatch", f"{name} has {status.st_size} bytes, at most {max_bytes} expected"
+            )
+        return descriptor
+
+
+def _read_first(source: Source, names: set[str], name: str, max_bytes: int, code: str) -> memoryview:
+    # Nothing has said yet how long manifest.json and manifest.sig are, so that too long has a code of its own.
+    if name not in names:
+        raise BundleDamaged("bundle.file_missing", f"the bundle has no {name}")
+    try:
+        content = source.read(name, max_bytes)
+    except BundleDamaged as cause:
+        if cause.code != "bundle.size_mismatch":
+            raise
+        raise BundleDamaged(code, f"{name} has more than {max_bytes} bytes") from cause
+    if len(content) > max_bytes:
+        raise BundleDamaged(code, f"{name} has more than {max_bytes} bytes")
+    return content
+
+
+def _check_signature(
+    source: Source, names: set[str], manifest_bytes: bytes, trusted_keys: Sequence[str], allow_unsigned: bool
+) -> str | None:
+    if SIGNATURE not in names:
+        if allow_unsigned:
+            return None
+        raise BundleUntrusted("bundle.unsigned", "the bundle has no manifest.sig")
+    if not trusted_keys:
+        return None
+    sig_bytes = _read_first(source, names, SIGNATURE, MAX_SIGNATURE_FILE_BYTES, "bundle.signature_malformed")
+    return verify(manifest_bytes, bytes(sig_bytes), trusted_keys)
+
+
+def _check_names(names: set[str], manifest: Manifest) -> None:
+    expected = {*manifest.files, MANIFEST}
+    if missing := expected - names:
+        raise BundleDamaged("bundle.file_missing", f"the bundle has no {', '.join(sorted(missing))}")
+    if extra := names - expected - {SIGNATURE}:
+        raise BundleDamaged(
+            "bundle.file_extra", f"the bundle holds {sorted(extra)[0]!r}, which its manifest does not name"
+        )
+
+
+def _read_all(source: Source, manifest: Manifest) -> dict[str, memoryview]:
+    contents = {}
+    for name, record in manifest.files.items():
+        read = source.map if name == "items.bin" else source.read
+        contents[name] = read(name, record.bytes)
+        _check_file(name, contents[name], record)
+    return contents
+
+
+def _check_file(name: str, content: memoryview, record: FileRecord) -> None:
+    if len(content) != record.bytes:
+        raise BundleDamaged(
+            "bundle.size_mismatch", f"{name} has {len(content)} bytes, its manifest says {record.bytes}"
+        )
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        raise BundleDamaged("bundle.hash_mismatch", f"{name} is not the file that its manifest names")
+
+
+def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | None) -> Bundle:
+    ids, catalog = IdTable(contents["ids.bin"]), Catalog(contents["catalog.bin"])
+    for name, count in (("ids.bin", len(ids)), ("catalog.bin", len(catalog))):
+        if count != manifest.item_count:
+            raise BundleDamaged("bundle.count_mismatch", f"{name} holds {count} items, not {manifest.item_count}")
+    blocks, items, sections = manifest.block_count, contents["items.bin"], manifest.items
+    table = np.frombuffer(items, np.int8, sections.table.bytes, sections.table.offset)
+    scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset)
+    correction = np.frombuffer(items, "<i4", blocks * BLOCK_ITEMS, sections.correction.offset)
+    if not np.isfinite(scale).all():
+        raise BundleDamaged("bundle.items_malformed", "items.bin holds a scale that is not finite")
+    try:
+        card = str(contents["card.md"], "utf-8")
+    except UnicodeDecodeError as cause:
+        raise BundleDamaged("bundle.card_malformed", "card.md is not UTF-8") from cause
+    return Bundle(
+        manifest=manifest,
+        ids=ids,
+        catalog=catalog,
+        table=table.reshape(blocks, manifest.width, BLOCK_ITEMS),
+        scale=scale.reshape(blocks, BLOCK_ITEMS),
+        correction=correction.reshape(blocks, BLOCK_ITEMS),
+        encoder=bytes(contents["encoder.onnx"]),
+        scorer=bytes(contents["scorer.onnx"]),
+        conformance=bytes(contents["conformance.json"]),
+        card=card,
+        key=key,
+    )
