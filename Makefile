@@ -1,0 +1,36 @@
+# xrec: make demo | test | check | bench | test-spark | other-cpus; each makes its own .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench test-spark other-cpus clean
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[demo,dev]'
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/python demo/demo.py --out build/demo
+
+test: $(VENV)/ready check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/recommend_vs_naive.py
+
+test-spark: $(VENV)/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[spark]'
+	$(BIN)/python -m pytest -m spark tests/spark
+
+other-cpus: $(VENV)/ready
+	$(BIN)/python benchmarks/other_cpus.py build/demo/shop.xrec
+
+clean:
+	rm -rf $(VENV) build

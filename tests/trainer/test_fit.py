@@ -1,0 +1,142 @@
+"""Training learns, repeats to the bit, and goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_shop import small_config
+from xrec_sdk.errors import DataError, UsageError
+from xrec_trainer import dataset
+from xrec_trainer.config import FitConfig, parse
+from xrec_trainer.fit import Trainer, fit
+from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
+from xrec_trainer.metrics import per_case
+from xrec_trainer.model import fake_quantize
+from xrec_trainer.ranking import model_ranker
+from xrec_trainer.run import load_run
+from xrec_trainer.splits import make_study
+
+
+def test_the_model_learns_the_chains_far_better_than_chance(trained: Path) -> None:
+    run = load_run(trained)
+    cases = run.study.test["all"]
+    top = model_ranker(run.model, run.log)(cases, 10)
+    chance = 10 / len(run.catalogue)
+    assert float(np.mean(per_case(top, cases, [10])["recall@10"])) > 3 * chance
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(shop: Path, tmp_path: Path) -> None:
+    config = small_config(max_epochs=2)
+    first, second = fit(shop, tmp_path / "a", config), fit(shop, tmp_path / "b", config)
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_killed_training_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
+    config = small_config(max_epochs=3)
+    whole = fit(shop, tmp_path / "whole", config)
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: dict[str, object]) -> None:
+        if line["epoch"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(shop, tmp_path / "cut", config, kill)
+    assert (tmp_path / "cut" / "checkpoint.pt").exists()
+    resumed = fit(shop, tmp_path / "cut", config)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_folder_with_other_settings_is_refused(shop: Path, trained: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        fit(shop, trained, small_config(seed=99))
+    assert caught.value.code == "usage.run_differs"
+
+
+def test_the_chunked_loss_and_its_gradients_equal_those_of_torch() -> None:
+    torch.manual_seed(3)
+    users, table = torch.randn(1100, 8, dtype=torch.float64), torch.randn(37, 8, dtype=torch.float64)
+    targets = torch.randint(37, (1100,))
+    for values in (users, table):
+        values.requires_grad_(True)
+    full_cross_entropy(users, table, targets).backward()
+    ours = users.grad.clone(), table.grad.clone()
+    users.grad = table.grad = None
+    expected = torch.nn.functional.cross_entropy(users @ table.T, targets)
+    expected.backward()
+    assert torch.allclose(full_cross_entropy(users, table, targets), expected)
+    assert torch.allclose(ours[0], users.grad) and torch.allclose(ours[1], table.grad)
+
+
+def test_the_sampled_loss_over_all_items_evenly_is_the_full_loss() -> None:
+    torch.manual_seed(4)
+    users, table, targets = torch.randn(20, 8), torch.randn(37, 8), torch.randint(37, (20,))
+    every = torch.arange(37)
+    sampled = sampled_cross_entropy(users, table, targets, every, torch.zeros(37))
+    assert torch.allclose(sampled, torch.nn.functional.cross_entropy(users @ table.T, targets), atol=1e-5)
+
+
+def test_fake_quantization_keeps_the_gradient_and_is_idempotent() -> None:
+    torch.manual_seed(5)
+    table = torch.randn(9, 16, requires_grad=True)
+    rounded = fake_quantize(table)
+    assert torch.allclose(fake_quantize(rounded.detach()), rounded.detach(), atol=1e-6)
+    assert (rounded - table).abs().max() <= table.abs().max() / 254 + 1e-6
+    rounded.sum().backward()
+    assert torch.equal(table.grad, torch.ones_like(table))
+
+
+def test_no_validation_or_test_event_is_learned(shop: Path) -> None:
+    study = make_study(dataset.read(shop), small_config())
+    latest_learned = study.log.at_ms[study.train_mask].max()
+    assert latest_learned < study.validation["all"].now_ms.min() <= study.test["all"].now_ms.min()
+
+
+def test_future_targets_lie_within_the_horizon_and_before_the_split(shop: Path) -> None:
+    study = make_study(dataset.read(shop), small_config())
+    trainer = Trainer(study, small_config(horizon_days=5.0), Path("no-such-checkpoint"), lambda line: None)
+    drawn = trainer._targets(np.random.default_rng(1))
+    asked = np.flatnonzero(drawn >= 0)
+    wait = study.log.at_ms[drawn[asked]] - study.log.at_ms[asked]
+    assert len(asked) > 100 and wait.min() > 0 and wait.max() <= 5 * 86_400_000
+    assert (study.log.user[drawn[asked]] == study.log.user[asked]).all()
+    assert study.train_mask[drawn[asked]].all() and trainer.is_target[drawn[asked]].all()
+
+
+def test_leave_one_out_asks_for_the_last_event(shop: Path) -> None:
+    study = make_study(dataset.read(shop), small_config(split="leave-one-out", targets=("purchase", "view")))
+    cases = study.test["all"]
+    assert (cases.relevant == study.log.item[study.log.user_start[1:] - 1]).all()
+    assert (np.diff(study.log.user_start) - 1 == np.diff(cases.history_offsets)).all()
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(UsageError, match="no setting is named 'wdith'"):
+        parse({"targets": ("purchase",)}, ["wdith=3"])
+    with pytest.raises(UsageError, match="expected int"):
+        parse({"targets": ("purchase",)}, ["width=wide"])
+    with pytest.raises(UsageError, match="expected 4 to 1024"):
+        FitConfig(targets=("purchase",), width=2)
+    assert parse({"targets": ("purchase",)}, ["filter_seen=true", "seed=3"]).filter_seen
+
+
+def test_a_folder_that_is_not_prepared_and_a_run_that_is_none_are_refused(tmp_path: Path, shop: Path) -> None:
+    with pytest.raises(DataError, match="no events.parquet"):
+        dataset.read(tmp_path)
+    with pytest.raises(DataError, match="no finished run"):
+        load_run(tmp_path)
+    with pytest.raises(DataError, match="no event is named buy; the data has purchase, view"):
+        make_study(dataset.read(shop), small_config(targets=("buy",)))
+
+
+def test_run_json_remembers_the_settings(trained: Path) -> None:
+    saved = json.loads((trained / "run.json").read_text())
+    assert saved["config"]["width"] == 32 and saved["facts"]["curve"]
