@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 BLOCK = 128
 SECTION_ALIGNMENT = 65_536
 USER_ZERO_POINT = 64
-"""The scan reads the user vector as uint8 1..127 around this zero point: 7 bits, so that no int16 pair sum saturates."""
+"""The scan reads the user vector as uint8 1..127 around this: 7 bits, so that no int16 sum of a pair saturates."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[
 
 
 def quantize_table(rows: NDArray[np.float32]) -> QuantizedTable:
-    """Quantize (N, D) rows and lay them out in blocks of 128, transposed inside the block; pad rows are zero, of scale 1."""
+    """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1."""
     count, width = rows.shape
     blocks = -(-count // BLOCK)
     quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))

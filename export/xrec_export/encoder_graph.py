@@ -1,0 +1,138 @@
+"""Build encoder.onnx: history rows come from the int8 item table, and the big weights are stored as int8."""
+
+# B histories, L events, D width
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from xrec_export.graph_parts import Graph, make_model, split_rows
+from xrec_export.quantize import QuantizedTable, Section, quantize_rows
+
+LEAST_INT8_WEIGHTS = 1024
+"""Smaller weights stay float32: they weigh nothing, and their rounding would cost accuracy."""
+
+
+def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
+    """Return encoder.onnx for a torch module that maps (B, L, D) rows and (B, L) codes to (B, D)."""
+    graph = Graph("item_")
+    table = graph.external("item_table", items.table, sections["table"])
+    scale = graph.external("item_scale", items.scale, sections["scale"])
+    vectors = _gather_rows(graph, table, scale, items.width)
+    body = _export(encoder, items.width)
+    _rename_input(body, "vectors", vectors)
+    _store_weights_as_int8(body)
+    graph.nodes.extend(body.graph.node)
+    graph.initializers.extend(body.graph.initializer)
+    value = helper.make_tensor_value_info
+    return make_model(
+        graph,
+        "encoder",
+        [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")],
+        [value("user", TensorProto.FLOAT, ["B", items.width])],
+    )
+
+
+def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
+    """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
+    block, lane = split_rows(graph, graph.add("Cast", "rows", to=TensorProto.INT64))
+    last = graph.constant([-1], np.int64)
+    block, lane = graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last)  # (B, L, 1)
+    shape = graph.add("Concat", graph.add("Shape", "rows"), graph.constant([width], np.int64), axis=0)
+    parts = [block, graph.constant(np.arange(width), np.int64), lane]
+    parts = [graph.add("Unsqueeze", graph.add("Expand", part, shape), last) for part in parts]
+    quantized = graph.add("GatherND", table, graph.add("Concat", *parts, axis=-1))  # (B, L, D)
+    scales = graph.add("GatherND", scale, graph.add("Concat", block, lane, axis=-1))  # (B, L)
+    floats = graph.add("Cast", quantized, to=TensorProto.FLOAT)
+    return graph.add("Mul", floats, graph.add("Unsqueeze", scales, last))
+
+
+def _export(encoder: nn.Module, width: int) -> onnx.ModelProto:
+    """Trace the module with a dynamic batch and length, without the metadata that names this machine's files."""
+    module = copy.deepcopy(encoder).eval()
+    # Sizes 0 and 1 would become constants of the graph, and one tensor given twice would become one input.
+    codes = [torch.ones(3, 7, dtype=torch.int32) for _ in range(3)]
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(3, 7, width), *codes),
+                dynamo=True,
+                opset_version=21,
+                input_names=["vectors", "events", "devices", "gaps"],
+                output_names=["user"],
+                dynamic_shapes=(dynamic,) * 4,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model: Any = program.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+    return model  # type: ignore[no-any-return]
+
+
+def _rename_input(model: onnx.ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new
+
+
+def _store_weights_as_int8(model: onnx.ModelProto) -> None:
+    """Replace each big float matrix by int8, a Cast and a product with its scales, one scale an output channel.
+
+    onnxruntime folds the two nodes while it loads, at every level from BASIC, so the products stay float32 and no CPU
+    rounds its activations another way.
+    """
+    graph = model.graph
+    front = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or np.prod(tensor.dims) < LEAST_INT8_WEIGHTS:
+            continue
+        axis = _output_axis(model, tensor.name)
+        weights = numpy_helper.to_array(tensor)
+        quantized, scale = quantize_rows(weights if axis == 0 else np.ascontiguousarray(weights.T))
+        names = {part: f"{tensor.name}.{part}" for part in ("int8", "float", "scale")}
+        stored = quantized if axis == 0 else np.ascontiguousarray(quantized.T)
+        scales = scale[:, None] if axis == 0 else scale[None, :]
+        front.append(helper.make_node("Cast", [names["int8"]], [names["float"]], to=TensorProto.FLOAT))
+        front.append(helper.make_node("Mul", [names["float"], names["scale"]], [tensor.name]))
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(stored, names["int8"]))
+        graph.initializer.append(numpy_helper.from_array(scales, names["scale"]))
+    nodes = [*front, *graph.node]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+
+
+def _output_axis(model: onnx.ModelProto, name: str) -> int:
+    """Return the axis of output channels: the columns for a product, the rows for an embedding or a transposed Gemm."""
+    for node in model.graph.node:
+        if name in node.input:
+            if node.op_type == "Gemm":
+                transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+                return 0 if transposed else 1
+            return 1 if node.op_type == "MatMul" else 0
+    return 0

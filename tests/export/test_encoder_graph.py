@@ -1,0 +1,76 @@
+"""encoder.onnx computes what torch computes with the weights and rows that the bundle stores."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from xrec_export.encoder_graph import build_encoder
+from xrec_export.graph_parts import operators
+from xrec_export.quantize import dequantize, pack_items, quantize_table
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_models import VOCABULARY, WIDTH, make_encoder, with_int8_weights
+
+ROWS = np.random.default_rng(0).normal(size=(300, WIDTH)).astype(np.float32)
+
+
+@cache
+def built() -> tuple[onnx.ModelProto, bytes]:
+    items = quantize_table(ROWS)
+    packed, sections = pack_items(items)
+    return build_encoder(make_encoder(), items, sections), packed
+
+
+@cache
+def session(level: str) -> Any:
+    model, packed = built()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.add_external_initializers_from_files_in_memory(["items.bin"], [packed], [len(packed)])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 2), (1, 20), (3, 7), (20, 19)])
+def test_the_graph_computes_what_torch_computes(level: str, batch: int, length: int) -> None:
+    random = np.random.default_rng(batch * 100 + length)
+    rows = random.integers(0, len(ROWS), size=(batch, length), dtype=np.int32)
+    codes = [random.integers(0, high, size=(batch, length), dtype=np.int32) for high in (3, 3, VOCABULARY.gap_count)]
+    inputs = dict(zip(("rows", "events", "devices", "gaps"), (rows, *codes), strict=True))
+    (user,) = session(level).run(["user"], inputs)
+    table = torch.from_numpy(dequantize(quantize_table(ROWS)))
+    with torch.no_grad():
+        expected = with_int8_weights(make_encoder())(table[torch.from_numpy(rows)], *map(torch.from_numpy, codes))
+    assert user.dtype == np.float32
+    np.testing.assert_allclose(user, expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_only_standard_operators_are_used_and_inputs_are_int32() -> None:
+    model, _ = built()
+    assert "MatMul" in operators(model)
+    assert model.ir_version == 10 and model.opset_import[0].version == 21
+    assert [entry.name for entry in model.graph.input] == ["rows", "events", "devices", "gaps"]
+    assert {entry.type.tensor_type.elem_type for entry in model.graph.input} == {onnx.TensorProto.INT32}
+
+
+def test_big_weights_are_stored_as_int8_and_nothing_names_a_file_of_this_machine() -> None:
+    model, _ = built()
+    big = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= 1024]
+    assert big and {tensor.data_type for tensor in big} == {onnx.TensorProto.INT8}
+    written = model.SerializeToString()
+    assert b".py" not in written and b"site-packages" not in written
+
+
+def test_the_same_module_gives_the_same_bytes() -> None:
+    model, _ = built()
+    items = quantize_table(ROWS)
+    _, sections = pack_items(items)
+    assert build_encoder(make_encoder(), items, sections).SerializeToString() == model.SerializeToString()
