@@ -1,0 +1,187 @@
+"""Run the two graphs of a bundle with onnxruntime, on the verified bytes and on the one mapped item table."""
+
+# B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrec_sdk.bundle import Bundle
+from xrec_sdk.errors import BundleDamaged, BundleUnsupported, UsageError
+from xrec_sdk.history import History
+
+CPU = "CPUExecutionProvider"
+ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
+SCORER_INPUTS = ("user", "item_bias", "bias_rows", "bias_values", "k")
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+
+
+class Runtime:
+    """The sessions of one bundle; calls may come from several threads at once.
+
+    ``providers`` are onnxruntime's names in order of preference; those that this onnxruntime lacks are left out and the
+    CPU stands last. Where a preferred one fails to load the bundle, the CPU takes over and ``fallback`` says why.
+    ``session_options`` makes the options of one session, for a host that sets its own; the default is ``num_threads``
+    threads that do not spin.
+    """
+
+    providers: tuple[str, ...]
+    fallback: str | None = None
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: Sequence[str] | None = None,
+        num_threads: int = 1,
+        session_options: Callable[[], Any] | None = None,
+    ) -> None:
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
+            raise UsageError("usage.num_threads", f"num_threads is {num_threads!r}; expected a whole number, 0 for all")
+        self._item_count = bundle.manifest.item_count
+        self._width = bundle.manifest.width
+        self._padded = bundle.manifest.padded_count
+        make_options = session_options or (lambda: _options(num_threads))
+        wanted = self._available(providers)
+        try:
+            self._encoder, self._scorer = _sessions(bundle, wanted, make_options)
+        except BundleDamaged as failure:
+            if wanted == [CPU]:
+                raise
+            self.fallback = f"{wanted[0]} could not load the bundle ({failure}); the CPU is used"
+            self._encoder, self._scorer = _sessions(bundle, [CPU], make_options)
+        self.providers = tuple(self._scorer.get_providers())
+
+    def encode(self, history: History) -> NDArray[np.float32]:
+        """Return the user vector of a history, (D,) float32; zeros for an empty one."""
+        user: NDArray[np.float32] = self.encode_batch([history])[0]
+        return user
+
+    def encode_batch(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        """Return the user vectors of histories of one length, (B, D) float32."""
+        lengths = {len(history) for history in histories}
+        if len(lengths) > 1:
+            raise UsageError(
+                "usage.histories", f"the histories of a batch have lengths {sorted(lengths)}, expected one"
+            )
+        if not histories or 0 in lengths:
+            return np.zeros((len(histories), self._width), dtype=np.float32)
+        feeds = {
+            name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+            for name in ENCODER_INPUTS
+        }  # (B, L) each
+        users: NDArray[np.float32] = _run(self._encoder, ["user"], feeds)[0]
+        if users.shape != (len(histories), self._width) or not np.isfinite(users).all():
+            raise BundleDamaged("bundle.graph_failed", "encoder.onnx gave something else than finite user vectors")
+        return users
+
+    def top(
+        self,
+        user: NDArray[np.float32],
+        k: int,
+        item_bias: NDArray[np.float32],
+        bias_rows: NDArray[np.int32],
+        bias_values: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the best ``k`` rows and their scores, best first, fewer where ``item_bias`` forbids the rest.
+
+        ``user`` is (D,); ``item_bias`` (Np,) from :meth:`no_bias`, -inf to forbid; ``bias_rows`` are distinct.
+        """
+        if not 1 <= k <= self._item_count:
+            raise UsageError("usage.k", f"k is {k}; the graph answers 1 to {self._item_count}")
+        feeds = {
+            "user": user.reshape(1, self._width),
+            "item_bias": item_bias,
+            "bias_rows": bias_rows,
+            "bias_values": bias_values,
+            "k": np.asarray([k], dtype=np.int32),
+        }
+        rows, scores = _run(self._scorer, ["top_rows", "top_scores"], feeds)
+        if rows.shape != scores.shape or rows.ndim != 1:
+            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave rows and scores of other shapes than (k,)")
+        allowed = scores > -np.inf
+        rows, scores = rows[allowed], scores[allowed]
+        if not np.isfinite(scores).all() or bool(((rows < 0) | (rows >= self._item_count)).any()):
+            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row or a score that can't be")
+        return rows, scores
+
+    def no_bias(self) -> NDArray[np.float32]:
+        """Return a new item bias that allows every item, (Np,) float32: zeros, -inf for pad rows."""
+        bias = np.zeros(self._padded, dtype=np.float32)
+        bias[self._item_count :] = -np.inf
+        return bias
+
+    @staticmethod
+    def _available(providers: Sequence[str] | None) -> list[str]:
+        import onnxruntime
+
+        known = onnxruntime.get_available_providers()
+        return [name for name in providers or () if name in known and name != CPU] + [CPU]
+
+
+def _options(num_threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _sessions(bundle: Bundle, providers: list[str], make_options: Callable[[], Any]) -> tuple[Any, Any]:
+    import onnxruntime
+
+    arrays = {"item_table": bundle.table, "item_scale": bundle.scale, "item_correction": bundle.correction}
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+    # A graph names items.bin as external data, and onnxruntime wants that path to exist. It must not read the file a
+    # second time, unverified: it finds an empty one, and uses the mapped arrays that are handed in (without a copy;
+    # add_external_initializers would copy them).
+    with tempfile.TemporaryDirectory(prefix="xrec-") as folder:
+        (Path(folder) / "items.bin").touch()
+        encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), values, folder)
+        scorer = _session(bundle.scorer, "scorer.onnx", providers, make_options(), values, folder)
+    _check_names(encoder, "encoder.onnx", ENCODER_INPUTS, ("user",))
+    _check_names(scorer, "scorer.onnx", SCORER_INPUTS, ("top_rows", "top_scores"))
+    return encoder, scorer
+
+
+def _session(graph: bytes, name: str, providers: list[str], options: Any, values: dict[str, Any], folder: str) -> Any:
+    import onnxruntime
+
+    # BASIC folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # Prepacking would make a second copy of the table.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry(_FOLDER_KEY, folder)
+    for initializer, value in values.items():
+        options.add_initializer(initializer, value)
+    try:
+        return onnxruntime.InferenceSession(graph, sess_options=options, providers=providers)
+    except Exception as cause:  # onnxruntime's errors share no base besides Exception
+        if "opset" in str(cause) and "support" in str(cause):
+            raise BundleUnsupported("bundle.opset", f"this onnxruntime is too old for {name}: {cause}") from cause
+        raise BundleDamaged("bundle.graph_malformed", f"onnxruntime can't load {name}: {cause}") from cause
+
+
+def _check_names(session: Any, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    found = {value.name for value in session.get_inputs()}, {value.name for value in session.get_outputs()}
+    if found != (set(inputs), set(outputs)):
+        raise BundleDamaged(
+            "bundle.graph_malformed", f"{name} has inputs {sorted(found[0])} and outputs {sorted(found[1])}"
+        )
+
+
+def _run(session: Any, outputs: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    try:
+        results: list[NDArray[Any]] = session.run(outputs, feeds)
+    except Exception as cause:  # onnxruntime's errors share no base besides Exception
+        raise BundleDamaged("bundle.graph_failed", f"onnxruntime can't run the bundle's graph: {cause}") from cause
+    return results
