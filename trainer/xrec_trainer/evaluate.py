@@ -1,0 +1,137 @@
+"""Evaluate a run: full ranking of every test case by the model, the baselines and, where given, the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xrec_sdk.errors import UsageError
+
+from xrec_trainer.baselines import BASELINES
+from xrec_trainer.bootstrap import mean_interval, paired_difference
+from xrec_trainer.bundle_ranking import bundle_ranker, open_for
+from xrec_trainer.cases import Cases, Ranker
+from xrec_trainer.metrics import by_group, device_groups, history_groups, list_traits, per_case
+from xrec_trainer.ranking import model_ranker
+from xrec_trainer.report import write_page
+from xrec_trainer.run import Run, load_run, save_json
+
+MODEL = "xrec"
+BUNDLE = "xrec int8 bundle"
+MAIN_K = 10
+Measured = dict[str, NDArray[np.float64]]
+
+
+def evaluate(
+    folder: Path, *, data: Path | None = None, bundle: Path | None = None, keys: Sequence[str] = (), ks: Sequence[int]
+) -> dict[str, Any]:
+    """Return the metrics and write them into the run as metrics.json and report.html (structure: report.py)."""
+    if not ks or min(ks) < 1:
+        raise UsageError("usage.k", f"--ks is {list(ks)}; expected whole numbers of 1 or more, such as 5,10,20")
+    run = load_run(folder, data)
+    rankers: dict[str, Ranker] = {MODEL: model_ranker(run.model, run.log, run.repeat)}
+    if bundle is not None:
+        rankers[BUNDLE] = bundle_ranker(open_for(run.catalogue, bundle, keys), run.log)
+    rankers |= {name: make(run.log, run.study.train_mask) for name, make in BASELINES.items()}
+    ks = sorted({*ks, MAIN_K})
+    tasks, tops, measured = {}, {}, {}
+    for name, cases in run.study.test.items():
+        if len(cases):
+            tops[name] = {model: rank(cases, ks[-1]) for model, rank in rankers.items()}
+            measured[name] = {model: per_case(top, cases, ks) for model, top in tops[name].items()}
+            tasks[name] = _task(run, cases, tops[name], measured[name], ks)
+    metrics: dict[str, Any] = {"model": MODEL, "main_metric": f"ndcg@{MAIN_K}", "dataset": _facts(run), "tasks": tasks}
+    metrics |= {"curve": run.facts["curve"], "best_epoch": run.facts["best_epoch"]}
+    main = run.study.main_task if run.study.main_task in tasks else next(iter(tasks))
+    metrics["examples"] = _examples(run, run.study.test[main], tops[main][MODEL])
+    if bundle is not None:
+        metrics["bundle"] = _against_bundle(bundle, run.study.test[main], measured[main], tops[main])
+    save_json(folder / "metrics.json", metrics)
+    write_page(folder / "report.html", metrics)
+    return metrics
+
+
+def _task(
+    run: Run, cases: Cases, tops: dict[str, NDArray[np.int32]], measured: dict[str, Measured], ks: Sequence[int]
+) -> dict[str, Any]:
+    main = f"ndcg@{MAIN_K}"
+    popularity = np.bincount(run.log.item[run.study.train_mask], minlength=run.log.item_count).astype(np.float64)
+    devices, histories = device_groups(cases, run.log), history_groups(cases)
+    return {
+        "cases": len(cases),
+        "users": len(np.unique(cases.user)),
+        "models": {
+            model: {
+                name: asdict(mean_interval(values, cases.user)) if name == main else float(values.mean())
+                for name, values in found.items()
+            }
+            for model, found in measured.items()
+        },
+        "differences": {
+            model: {main: asdict(paired_difference(measured[MODEL][main], measured[model][main], cases.user))}
+            for model in measured
+            if model in BASELINES
+        },
+        "traits": {model: list_traits(top, popularity, [MAIN_K]) for model, top in tops.items()},
+        "per_device": {model: by_group({main: found[main]}, *devices) for model, found in measured.items()},
+        "per_history": {model: by_group({main: found[main]}, *histories) for model, found in measured.items()},
+    }
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {
+        "users": len(run.log.users),
+        "items": len(run.catalogue),
+        "events": len(run.log),
+        "events learned from": int(run.study.train_mask.sum()),
+        "devices": ", ".join(run.vocabulary.devices),
+        "split": run.config.split,
+        "targets": ", ".join(run.config.targets),
+    }
+
+
+def _against_bundle(
+    path: Path, cases: Cases, measured: dict[str, Measured], tops: dict[str, NDArray[np.int32]]
+) -> dict[str, Any]:
+    main = f"ndcg@{MAIN_K}"
+    model, bundle = measured[MODEL][main], measured[BUNDLE][main]
+    same = [
+        len(np.intersect1d(one[:MAIN_K], other[:MAIN_K])) / MAIN_K
+        for one, other in zip(tops[MODEL], tops[BUNDLE], strict=True)
+    ]
+    return {
+        "size_bytes": sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size,
+        "cases": len(cases),
+        f"overlap@{MAIN_K}": float(np.mean(same)),
+        "metrics": {
+            main: {
+                "float": asdict(mean_interval(model, cases.user)),
+                "bundle": asdict(mean_interval(bundle, cases.user)),
+                "difference": asdict(paired_difference(bundle, model, cases.user)),
+            }
+        },
+    }
+
+
+def _examples(run: Run, cases: Cases, top: NDArray[np.int32], count: int = 4) -> list[dict[str, Any]]:
+    def title(row: int) -> str:
+        return str(run.catalogue.entries[row].get("title") or run.catalogue.ids[row])
+
+    devices = ("unknown", *run.vocabulary.devices)
+    examples = []
+    for case in np.linspace(0, len(cases) - 1, min(count, len(cases))).astype(int):
+        right = {int(row) for row in cases.answers(case)}
+        listed = [int(row) for row in top[case, :MAIN_K] if row >= 0]
+        examples.append(
+            {
+                "device": devices[int(cases.device[case])],
+                "history": [title(int(row)) for row in run.log.item[cases.history(case)[-5:]]],
+                "recommended": [{"title": title(row), "is_hit": row in right} for row in listed],
+                "chosen": [title(row) for row in sorted(right)[:8]],
+            }
+        )
+    return examples
