@@ -19,7 +19,7 @@ class Identity:
 def resolve(pairs: Iterable[tuple[str, str]]) -> Identity:
     """Follow (anonymous_id, user_id) pairs to their last account, through other anonymous ids.
 
-    An id with several accounts is a shared device: merging it would show one person what another did, so it stays apart.
+    An id with several accounts is a shared device and stays apart: merging would show one person what another did.
     Raises DataError ``data.identity_cycle`` where ids lead back to themselves.
     """
     direct: dict[str, str] = {}

@@ -11,22 +11,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from xrec_sdk.errors import DataError
 
-from xrec_trainer.sources import Files
+from xrec_trainer.sources import CANONICAL_EVENTS, EVENT_COLUMNS, GA4_EVENTS, Files, Source
 
 SQLITE_ROWS = 50_000
-KEY_SAMPLE_LINES = 1_000
 UTF8_NAMES = ("utf-8", "utf8", "utf-8-sig", "utf_8")
 
 
 @dataclass
 class Reading:
-    """One file as a query: ``sql`` gives the mapped columns as text and ``broken`` (bool); ``rejected`` is filled after it ran."""
+    """One file as a query of the mapped columns as text and ``broken`` (bool); ``rejected`` is filled after it ran."""
 
     path: Path
     sql: str
@@ -52,6 +52,11 @@ def connect(work: Path, memory_limit: str, threads: int | None = None) -> duckdb
 def quoted(text: str) -> str:
     """Return ``text`` as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def literal(path: Path) -> str:
+    """Return ``path`` as an SQL string that a reader takes for one file, whatever glob signs it holds."""
+    return quoted("".join(f"[{sign}]" if sign in "[*?" else sign for sign in str(path)))
 
 
 def named(name: str) -> str:
@@ -113,12 +118,12 @@ def _missing(path: Path, column: str, found: Sequence[str]) -> DataError:
     )
 
 
-def _open_binary(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open_binary(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def _as_utf8(path: Path, encoding: str, work: Path) -> Path:
-    target = work / f"utf8-{abs(hash(str(path)))}.txt"
+    target = work / f"utf8-{len(list(work.iterdir()))}.txt"
     try:
         with _open_binary(path) as stream, target.open("wb") as out:
             if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
@@ -161,7 +166,7 @@ def _read_csv(
     rejects, options = _rejecting(connection)
     types = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(header)))
     sql = (
-        f"SELECT {', '.join(parts)}, false AS broken FROM read_csv({quoted(str(readable))}, auto_detect=false, "
+        f"SELECT {', '.join(parts)}, false AS broken FROM read_csv({literal(readable)}, auto_detect=false, "
         f"header=true, delim={quoted(where.delimiter)}, quote='\"', escape='\"', columns={{{types}}}, {options})"
     )
     return Reading(path, sql, rejects=rejects)
@@ -175,7 +180,7 @@ def _nothing(columns: dict[str, str]) -> str:
 def _read_jsonl(
     connection: duckdb.DuckDBPyConnection, where: Files, path: Path, readable: Path, columns: dict[str, str]
 ) -> Reading:
-    found = _json_keys(path, readable)
+    found = _json_keys(path, readable, set(columns.values()))
     for theirs in columns.values():
         if found and not theirs.startswith("$") and theirs not in found:
             raise _missing(path, theirs, sorted(found))
@@ -187,19 +192,19 @@ def _read_jsonl(
     # each line is read whole: a CSV of one column with a separator that no JSON text may hold
     sql = (
         f"SELECT {', '.join(parts)}, document IS NULL AS broken FROM (SELECT CASE WHEN json_valid(line) THEN "
-        f"CASE WHEN json_type(line) = 'OBJECT' THEN line END END AS document FROM read_csv({quoted(str(readable))}, "
-        f"auto_detect=false, header=false, delim='\x01', quote='', escape='', columns={{'line': 'VARCHAR'}}, {options}) "
-        f"WHERE trim(line) <> '')"
+        f"CASE WHEN json_type(line) = 'OBJECT' THEN line END END AS document FROM read_csv({literal(readable)}, "
+        f"auto_detect=false, header=false, delim='\x01', quote='', escape='', columns={{'line': 'VARCHAR'}}, "
+        f"{options}) WHERE trim(line) <> '')"
     )
     return Reading(path, sql, rejects=rejects)
 
 
-def _json_keys(path: Path, readable: Path) -> set[str]:
+def _json_keys(path: Path, readable: Path, wanted: set[str]) -> set[str]:
     keys: set[str] = set()
     try:
         with _open_binary(readable) as stream:
-            for number, line in enumerate(stream):
-                if number >= KEY_SAMPLE_LINES:
+            for line in stream:
+                if wanted <= keys:
                     break
                 try:
                     document = json.loads(line)
@@ -213,7 +218,7 @@ def _json_keys(path: Path, readable: Path) -> set[str]:
 
 
 def _read_parquet(connection: duckdb.DuckDBPyConnection, path: Path, columns: dict[str, str]) -> Reading:
-    file = f"read_parquet({quoted(str(path))})"
+    file = f"read_parquet({literal(path)})"
     try:
         found = [str(row[0]) for row in connection.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()]
     except duckdb.Error as cause:
@@ -227,7 +232,7 @@ def _read_parquet(connection: duckdb.DuckDBPyConnection, path: Path, columns: di
 
 def _read_sqlite(where: Files, path: Path, work: Path, columns: dict[str, str]) -> Reading:
     # the standard library reads it: DuckDB would fetch its own reader from the network
-    target = work / f"sqlite-{abs(hash(str(path)))}.parquet"
+    target = work / f"sqlite-{len(list(work.iterdir()))}.parquet"
     schema = pa.schema([(ours, pa.string()) for ours in columns])
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
@@ -248,7 +253,7 @@ def _read_sqlite(where: Files, path: Path, work: Path, columns: dict[str, str]) 
     except (sqlite3.Error, UnicodeError) as cause:
         raise DataError("data.file_broken", f"{path} can't be read as SQLite: {cause}") from cause
     selected = ", ".join(named(ours) for ours in columns)
-    return Reading(path, f"SELECT {selected}, false AS broken FROM read_parquet({quoted(str(target))})")
+    return Reading(path, f"SELECT {selected}, false AS broken FROM read_parquet({literal(target)})")
 
 
 def _batches(connection: sqlite3.Connection, table: str, columns: list[str]) -> Iterator[list[tuple[str | None, ...]]]:
@@ -256,3 +261,134 @@ def _batches(connection: sqlite3.Connection, table: str, columns: list[str]) -> 
     rows = connection.execute(f"SELECT {selected} FROM {named(table)}")
     while batch := rows.fetchmany(SQLITE_ROWS):
         yield batch
+
+
+@dataclass
+class Staged:
+    """One source after reading: its typed rows are in files, and what never became a row is counted."""
+
+    source: Source
+    files: int
+    empty_files: int
+    rows: int
+    rejected: Counter[str]
+
+
+def stage(connection: duckdb.DuckDBPyConnection, source: Source, number: int, root: Path, work: Path) -> Staged:
+    """Read the files of ``source`` into staged-*.parquet of ``work``: the columns of events, source, problem, broken."""
+    paths = list_files(source.where, root)
+    staged = Staged(source, len(paths), 0, 0, Counter())
+    zones = connection.execute("SELECT 1 FROM pg_timezone_names() WHERE name = ?", [source.time_zone]).fetchone()
+    if zones is None:
+        raise DataError("data.sources", f"source {source.name}: time_zone {source.time_zone!r} is not known")
+    for index, path in enumerate(paths):
+        reading = read_file(connection, source.where, path, work)
+        target = work / f"staged-{number:04}-{index:06}.parquet"
+        rows = copy(connection, _typed(source, reading.sql), target, reading)
+        check_lines(connection, source.where, target, reading, rows)
+        _check_events(connection, source, target, path)
+        read = rows + sum(reading.rejected.values())
+        staged.empty_files += read == 0
+        staged.rows += read
+        staged.rejected += reading.rejected
+    return staged
+
+
+def copy(connection: duckdb.DuckDBPyConnection, sql: str, target: Path, reading: Reading) -> int:
+    """Write what ``sql`` gives to ``target``, count what the reader rejected, and return the rows written."""
+    try:
+        row = connection.execute(f"COPY ({sql}) TO {quoted(str(target))} (FORMAT parquet)").fetchone()
+        finish(connection, reading)
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as cause:
+        raise DataError("data.file_broken", f"{reading.path} can't be read: {cause}") from cause
+    return int(row[0]) if row else 0
+
+
+def check_lines(connection: duckdb.DuckDBPyConnection, where: Files, target: Path, reading: Reading, rows: int) -> None:
+    """Raise DataError where ``target``, the copy of a file, has broken lines or no rows and ``where`` allows none."""
+    rejected = sum(reading.rejected.values())
+    if rows + rejected == 0 and where.empty_file == "error":
+        raise DataError("data.file_empty", f'{reading.path} has no rows; remove it or declare empty_file = "drop"')
+    if where.broken_line == "drop":
+        return
+    found = number_of(connection, f"SELECT count(*) FROM read_parquet({literal(target)}) WHERE broken")
+    if rejected + found:
+        raise DataError(
+            "data.broken_line",
+            f"{reading.path} has {rejected + found} lines that can't be read; first "
+            f"{reading.first_rejected or 'one that is not a JSON object'}; "
+            f'correct them or the encoding ({where.encoding}), or declare broken_line = "drop"',
+        )
+
+
+def _check_events(connection: duckdb.DuckDBPyConnection, source: Source, target: Path, path: Path) -> None:
+    if source.unknown_event != "error":
+        return
+    found = connection.execute(
+        f"SELECT event, count(*) FROM read_parquet({literal(target)}) WHERE problem = 'unknown_event' "
+        f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20"
+    ).fetchall()
+    if found:
+        names = ", ".join(f"{name!r} ({count} rows)" for name, count in found)
+        raise DataError(
+            "data.event_unknown",
+            f"{path} has events that are not known: {names}; map them under events of source {source.name!r}, "
+            f'or declare unknown_event = "drop" or "keep"',
+        )
+
+
+def number_of(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    """Return the one number that ``sql`` gives."""
+    row = connection.execute(sql).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _typed(source: Source, sql: str) -> str:
+    """Return the query that gives the columns of events.parquet, the source's name, and the problem of a row."""
+    texts = ", ".join(f"{_text(source, name)} AS {named(name)}" for name in EVENT_COLUMNS)
+    needed = [name for name in ("user_id", "at", "event", "device") if source.missing.get(name) is None]
+    drops = [*needed, *(name for name, rule in source.missing.items() if rule is None and name not in needed)]
+    problems = [
+        "WHEN broken THEN 'broken_line'",
+        *(f"WHEN {named(name)} IS NULL THEN 'missing_{name}'" for name in drops),
+    ]
+    if source.unknown_event != "keep":
+        problems.append("WHEN NOT is_known THEN 'unknown_event'")
+    problems += [
+        "WHEN at_ms IS NULL THEN 'bad_time'",
+        "WHEN value IS NOT NULL AND (number IS NULL OR NOT isfinite(number)) THEN 'bad_value'",
+        "WHEN position IS NOT NULL AND try_cast(position AS INTEGER) IS NULL THEN 'bad_position'",
+        "WHEN item_id IS NULL AND event <> 'search' THEN 'missing_item_id'",
+    ]
+    names = {name: name for name in CANONICAL_EVENTS} | GA4_EVENTS | dict(source.events)
+    cases = " ".join(f"WHEN {quoted(theirs)} THEN {quoted(ours)}" for theirs, ours in names.items())
+    return (
+        f"SELECT user_id, item_id, event, at_ms, device, query, number AS value, session_id, "
+        f"try_cast(position AS INTEGER) AS position, recommendation_id, {quoted(source.name)} AS source, "
+        f"CASE {' '.join(problems)} END AS problem, broken FROM ("
+        f"SELECT * REPLACE (coalesce(known, event) AS event), known IS NOT NULL AS is_known FROM ("
+        f"SELECT *, CASE event {cases} END AS known, {_at_ms(source)} AS at_ms, try_cast(value AS DOUBLE) AS number "
+        f"FROM (SELECT {texts}, broken FROM ({sql}))))"
+    )
+
+
+def _text(source: Source, name: str) -> str:
+    if name in source.constants:
+        return quoted(source.constants[name])
+    text = f"nullif(trim({named(name)}), '')" if name in source.where.columns else "NULL::VARCHAR"
+    fill = source.missing.get(name)
+    return text if fill is None else f"coalesce({text}, {quoted(fill)})"
+
+
+def _at_ms(source: Source) -> str:
+    whole, number = 'try_cast("at" AS BIGINT)', 'try_cast("at" AS DOUBLE)'
+    if source.time_unit == "s":
+        return f"try_cast(round({number} * 1000) AS BIGINT)"
+    if source.time_unit == "ms":
+        return f"coalesce({whole}, try_cast(round({number}) AS BIGINT))"
+    if source.time_unit == "us":
+        return f"coalesce({whole} // 1000, try_cast(floor({number} / 1000) AS BIGINT))"
+    # a text with its own offset wins over the declared zone
+    offset = "regexp_matches(\"at\", ':\\d\\d(\\.\\d+)?\\s*(Z|z|[+-]\\d\\d(:?\\d\\d)?)$')"
+    local = f'timezone({quoted(source.time_zone)}, try_cast("at" AS TIMESTAMP))'
+    return f'epoch_ms(CASE WHEN {offset} THEN try_cast("at" AS TIMESTAMPTZ) ELSE {local} END)'

@@ -59,7 +59,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Source:
-    """One platform's events. ``missing``: a column's rule where it has no value, None to drop the row or what to fill in."""
+    """One platform's events. ``missing``: what to fill in where a column has no value, or None to drop the row."""
 
     name: str
     where: Files

@@ -20,7 +20,18 @@ Rule = Callable[[Frame], Frame]
 Keep = Callable[[Frame], Frame]
 
 MINUTE_MS = 60_000
-ORDER = ("at_ms", "item_id", "event", "device", "query", "value", "source", "session_id")
+ORDER = (
+    "at_ms",
+    "item_id",
+    "event",
+    "device",
+    "query",
+    "value",
+    "source",
+    "session_id",
+    "position",
+    "recommendation_id",
+)
 SAME = ("item_id", "event", "at_ms", "device", "query", "value")
 
 
@@ -73,7 +84,7 @@ def drop_impossible(frame: Frame, clean: Clean) -> Frame:
     for bound, is_outside, name in bounds:
         if bound is not None:
             reason = nw.when(reason.is_null() & is_outside).then(nw.lit(name)).otherwise(reason)
-    return frame.with_columns(reason.alias("dropped")).drop("problem")
+    return frame.with_columns(reason.alias("dropped")).drop("problem", "broken")
 
 
 def drop_bots(frame: Frame, max_events_per_day: int) -> Frame:
@@ -117,7 +128,7 @@ def add_sessions(frame: Frame, session_minutes: float, *, keeps_duplicates: bool
 def drop_repeated_views(frame: Frame) -> Frame:
     """Mark every view of an item but the first in a session."""
     keys = ("user_id", "session_id", "item_id", "event")
-    order = ("at_ms", "device", "source", "value", "query")
+    order = tuple(name for name in ORDER if name not in keys)
     turn = nw.col("at_ms").cum_count().over(*keys, order_by=order)
     frame = frame.with_columns(turn.alias("turn"))
     is_repeat = (nw.col("event") == "view") & ~nw.col("item_id").is_null() & (nw.col("turn") > 1)
