@@ -275,7 +275,7 @@ class Staged:
 
 
 def stage(connection: duckdb.DuckDBPyConnection, source: Source, number: int, root: Path, work: Path) -> Staged:
-    """Read the files of ``source`` into staged-*.parquet of ``work``: the columns of events, source, problem, broken."""
+    """Read the files of ``source`` into staged-*.parquet of ``work``: typed events, source, problem, broken."""
     paths = list_files(source.where, root)
     staged = Staged(source, len(paths), 0, 0, Counter())
     zones = connection.execute("SELECT 1 FROM pg_timezone_names() WHERE name = ?", [source.time_zone]).fetchone()

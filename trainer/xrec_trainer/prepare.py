@@ -160,7 +160,8 @@ def _write_events(connection: duckdb.DuckDBPyConnection, frame: Frame, target: P
     columns = "user_id, item_id, event, at_ms, device, query, value, session_id, position, recommendation_id"
     connection.execute(
         f"COPY (SELECT {columns} FROM events_out ORDER BY user_id, at_ms, item_id NULLS FIRST, event, device, query, "
-        f"value, session_id, source, position, recommendation_id) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+        f"value, session_id, source, position, recommendation_id) "
+        f"TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
     )
 
 
