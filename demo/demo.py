@@ -95,7 +95,8 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
     del now_ms
     size = sum(path.stat().st_size for path in bundle.iterdir())
     print(
-        f"\nBundle {size / 1e6:.2f} MB; cold start (new process, import to first answer) {cold_start(bundle, public):.0f} ms;"
+        f"\nBundle {size / 1e6:.2f} MB; cold start (new process, import to first answer) "
+        f"{cold_start(bundle, public):.0f} ms;"
     )
     print(f"recommend(k=10): p50 {np.percentile(latencies, 50):.2f} ms, p99 {np.percentile(latencies, 99):.2f} ms,")
     print(f"on {platform.processor() or platform.machine()}, {platform.system()}, one thread.")

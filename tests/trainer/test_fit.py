@@ -129,7 +129,7 @@ def test_wrong_settings_are_named() -> None:
 
 
 def test_a_folder_that_is_not_prepared_and_a_run_that_is_none_are_refused(tmp_path: Path, shop: Path) -> None:
-    with pytest.raises(DataError, match="no events.parquet"):
+    with pytest.raises(DataError, match=r"no events\.parquet"):
         dataset.read(tmp_path)
     with pytest.raises(DataError, match="no finished run"):
         load_run(tmp_path)

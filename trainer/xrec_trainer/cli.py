@@ -97,7 +97,7 @@ def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...]) -> 
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
 @reports_errors
 def evaluate(run: Path, data: Path | None, bundle: Path | None, keys: tuple[str, ...], ks: str, as_json: bool) -> None:
-    """Rank the whole catalogue for every test user with the model and the baselines; write metrics.json and report.html.
+    """Rank the catalogue for every test user with the model and the baselines; write metrics.json and report.html.
 
     Example: xrec-train evaluate run --bundle shop.xrec --trusted-key ed25519:...
     """

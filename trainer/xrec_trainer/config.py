@@ -19,7 +19,7 @@ class FitConfig:
     the full loss grows with the catalogue and at that size takes several times the time of the encoder.
     ``horizon_days``: 0 learns the next event at each position; else one random target of that many days after it,
     which suits baskets, whose items have one time stamp and no order.
-    ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule then ranks them.
+    ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
     targets: tuple[str, ...]

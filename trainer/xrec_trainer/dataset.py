@@ -73,7 +73,8 @@ def read(folder: Path) -> RawLog:
     if not (folder / "events.parquet").is_file() or not (folder / "items.parquet").is_file():
         raise DataError(
             "data.not_prepared",
-            f"{folder} has no events.parquet and items.parquet; make it with: xrec-train prepare sources.toml --out DIR",
+            f"{folder} has no events.parquet and items.parquet; make it with: "
+            "xrec-train prepare sources.toml --out DIR",
         )
     table = pq.read_table(folder / "events.parquet", columns=["user_id", "item_id", "event", "at_ms", "device"])
     table = table.filter(pc.is_valid(table["item_id"]))

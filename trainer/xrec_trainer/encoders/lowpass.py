@@ -2,7 +2,8 @@
 
 The low-pass branch is the frequency filter of BSARec (Shin et al., "An Attentive Inductive Bias for Sequential
 Recommendation beyond the Self-Attention", AAAI 2024) made causal: the low part of a signal is its running mean, the
-high part is what remains, weighted by a learned b^2. Every position trains at once, and a device needs no Fourier transform.
+high part is what remains, weighted by a learned b^2. Every position trains at once, and a device needs no Fourier
+transform.
 """
 
 # B histories, L events, D width, H heads
