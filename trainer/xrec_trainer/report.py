@@ -61,7 +61,7 @@ GLOSSARY = (
     ("F1@10", "one number for both of those (their harmonic mean)"),
     ("NDCG@10", "hits count, and count more near the top; 1 is a perfect list"),
     ("MRR@10", "one divided by the place of the first right item, on average"),
-    ("Interval", "if other users like these had been measured, the value would lie in it 95 times out of 100"),
+    ("Interval", "draw the users anew, as often as you like: 95 of 100 draws give a value inside it"),
 )
 
 
@@ -277,8 +277,8 @@ def _differences(differences: Mapping[str, Mapping[str, Any]], main: str, metric
     )
     return (
         f"<h3>{escape(main)} minus each plain method</h3>"
-        f'<p class="note">The same users were measured with both, so a whisker that does not cross zero is a difference'
-        f" that another sample of users would show too.</p>"
+        f'<p class="note">The same users were measured with both, so where the whisker does not cross zero, chance in'
+        f" who was measured does not explain the difference.</p>"
         f"{bars(drawn, title=f'{main} minus each baseline, {metric}', number_format='+.4f')}"
         f'<ul class="verdicts">{words}</ul>'
     )
