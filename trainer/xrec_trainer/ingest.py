@@ -46,6 +46,7 @@ def connect(work: Path, memory_limit: str, threads: int | None = None) -> duckdb
         config["threads"] = threads
     connection = duckdb.connect(config=config)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     return connection
 
 
