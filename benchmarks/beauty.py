@@ -1,0 +1,51 @@
+"""Leave-one-out on Amazon Beauty as the published tables use it: prepare, fit, evaluate.
+
+The file is `Beauty.txt` of the S3-Rec preprocessing of Amazon 2014 (McAuley et al.): a line is `user item item ...`
+in time order. Get it from the S3-Rec repository's data folder, put it in `$XREC_DATA/amazon-beauty/`, then run
+`python benchmarks/beauty.py --out build/beauty`. The file has no time stamps: event number n is written as day n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCES = """\
+[[source]]
+name = "beauty"
+files = "events.csv"
+columns = { user_id = "user", item_id = "item", at = "at" }
+constants = { device = "pc", event = "purchase" }
+time_unit = "s"
+
+[clean]
+duplicates = "keep"
+"""
+
+
+def main() -> None:
+    """Write the events, then run xrec's own commands on them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--setting", action="append", default=[])
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (Path(os.environ["XREC_DATA"]) / "amazon-beauty" / "Beauty.txt").read_text().splitlines()
+    with (out / "events.csv").open("w") as events:
+        events.write("user,item,at\n")
+        for user, *items in map(str.split, lines):
+            events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
+    (out / "sources.toml").write_text(SOURCES)
+    settings = [part for setting in arguments.setting for part in ("--setting", setting)]
+    tool = str(Path(sys.executable).parent / "xrec-train")
+    subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)
+    subprocess.run([tool, "fit", out / "data", "--out", out / "run", "--split", "leave-one-out", *settings], check=True)
+    subprocess.run([tool, "evaluate", out / "run"], check=True)
+
+
+if __name__ == "__main__":
+    main()
