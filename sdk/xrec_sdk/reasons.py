@@ -1,0 +1,65 @@
+"""Say why an item is in the list: the events whose absence would cost it most."""
+
+# L events in the history, R items, D width
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrec_sdk.bundle import Bundle
+from xrec_sdk.profile import Event
+from xrec_sdk.results import Reason
+from xrec_sdk.runtime import Runtime
+from xrec_sdk.taste import Taste, histories_without_one
+
+MOST_REASONS = 3
+_DONE = {
+    "view": "viewed {}",
+    "purchase": "bought {}",
+    "cart": "put {} in the cart",
+    "favorite": "marked {} as a favourite",
+    "rate": "rated {}",
+    "search": "searched for {}",
+}
+_PLACES = {"phone": "on your phone", "tablet": "on your tablet", "pc": "on your PC", "store": "in the store"}
+
+
+def find_reasons(
+    rows: NDArray[np.int32], user: NDArray[np.float32], taste: Taste, bundle: Bundle, runtime: Runtime
+) -> list[tuple[Reason, ...]]:
+    """Return for each row the at most three events that cost its score most when left out, the costliest first."""
+    histories = histories_without_one(taste, bundle.manifest)
+    if not histories:
+        return [()] * len(rows)
+    vectors = bundle.item_vectors(rows)  # (R, D)
+    without = runtime.encode_batch(histories)  # (L, D)
+    losses = vectors @ (user - without).T  # (R, L)
+    events = taste.events[-len(histories) :]
+    return [_pick(loss, events, bundle) for loss in losses]
+
+
+def _pick(losses: NDArray[np.float32], events: tuple[Event, ...], bundle: Bundle) -> tuple[Reason, ...]:
+    reasons: dict[tuple[str, str], Reason] = {}
+    for place in np.argsort(-losses, kind="stable"):
+        event, loss = events[place], float(losses[place])
+        if loss <= 0 or len(reasons) == MOST_REASONS:
+            break
+        # The same thing done to the same item twice is one reason.
+        reasons.setdefault(
+            (event.item_id, event.event),
+            Reason(event.item_id, event.event, event.device, loss, _text(event, _title(event.item_id, bundle))),
+        )
+    return tuple(reasons.values())
+
+
+def _title(item_id: str, bundle: Bundle) -> str:
+    row = bundle.ids.row(item_id)
+    title = None if row is None else bundle.catalog.entry(row).get("title")
+    return title if isinstance(title, str) and title else item_id
+
+
+def _text(event: Event, title: str) -> str:
+    done = _DONE.get(event.event, f"{event.event.replace('_', ' ')} {{}}").format(title)
+    where = _PLACES.get(event.device, f"on {event.device.replace('_', ' ')}")
+    return f"because you {done} {where}"

@@ -1,0 +1,324 @@
+"""Recommend: one bundle, one user's profile, the rules of the app."""
+
+# N items, Np items with pad rows, D width, k answers
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrec_sdk.bundle import Bundle, open_bundle
+from xrec_sdk.errors import UsageError
+from xrec_sdk.eventid import new_event_id
+from xrec_sdk.profile import MAX_EVENTS, Profile
+from xrec_sdk.reasons import find_reasons
+from xrec_sdk.results import Recommendation
+from xrec_sdk.rules import cap_categories, diversify
+from xrec_sdk.runtime import Runtime
+from xrec_sdk.taste import Bias, Taste, again_bias, forbid, history_of, read_taste
+
+Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
+LEAST_POOL = 64
+POOL_PER_ANSWER = 4
+UNKNOWN_DEVICE = "unknown"
+
+
+def now_ms() -> int:
+    """Return the time in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a thread last read of the profile, and the user vector (D,) that follows from it."""
+
+    version: tuple[int, int, int]
+    taste: Taste
+    user: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The rules that act on the scored list."""
+
+    k: int
+    allows: Callable[[dict[str, object]], bool] | None
+    cap: int | None
+    diversity: float
+
+
+class Recommender:
+    """Recommend to one user from one bundle; every method may be called from any thread.
+
+    ``bundle`` is a path, opened with ``trusted_keys``, ``allow_unsigned`` and ``minimum_release`` as in
+    :func:`open_bundle`, or a Bundle that is open. ``profile`` is the path of the local file, ``":memory:"`` for one
+    that ends with the process, or a Profile. The other options go to :class:`Runtime` and :class:`Profile`.
+    ``clock_ms`` gives the time.
+
+    Everything computes or touches the local disk; nothing waits for a network.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        profile: str | os.PathLike[str] | Profile = ":memory:",
+        *,
+        trusted_keys: Sequence[str] = (),
+        allow_unsigned: bool = False,
+        minimum_release: int = 0,
+        providers: Sequence[str] | None = None,
+        num_threads: int = 1,
+        session_options: Callable[[], Any] | None = None,
+        max_events: int = MAX_EVENTS,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self.bundle = (
+            bundle
+            if isinstance(bundle, Bundle)
+            else open_bundle(
+                bundle, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned, minimum_release=minimum_release
+            )
+        )
+        self.runtime = Runtime(
+            self.bundle, providers=providers, num_threads=num_threads, session_options=session_options
+        )
+        self.profile = profile if isinstance(profile, Profile) else Profile(profile, max_events)
+        self._clock_ms = clock_ms
+        self._local = threading.local()
+        self._free = self.runtime.no_bias()
+        self._free.flags.writeable = False
+        self._nobody = np.zeros(self.bundle.manifest.width, dtype=np.float32)
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(
+        self, event: str, item_id: str, *, device: str, at_ms: int | None = None, value: float | None = None
+    ) -> str:
+        """Keep what the user did and return the event's id; it is durable once this has returned.
+
+        Items and event types that the bundle does not know are kept too: a later bundle may know them.
+        """
+        return self.profile.record(event, item_id, device, self._clock_ms() if at_ms is None else at_ms, value)
+
+    def feedback(
+        self,
+        recommendation_id: str,
+        item_id: str,
+        event: str,
+        *,
+        device: str = UNKNOWN_DEVICE,
+        at_ms: int | None = None,
+    ) -> str:
+        """Keep what the user did with a recommended item (or an ``impression`` of it) and return the event's id."""
+        at_ms = self._clock_ms() if at_ms is None else at_ms
+        return self.profile.record(event, item_id, device, at_ms, recommendation_id=recommendation_id)
+
+    def recommend(
+        self,
+        k: int = 10,
+        *,
+        candidates: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        filter_seen: bool | None = None,
+        where: Where | None = None,
+        max_per_category: int | None = None,
+        diversity: float = 0.0,
+        personalised: bool = True,
+        explain: bool = False,
+    ) -> list[Recommendation]:
+        """Return the best ``k`` items, best first, fewer where the rules allow fewer; ties go to the more popular.
+
+        ``candidates`` restricts the catalogue to these ids and ``exclude`` takes ids out; ids that the bundle does not
+        know are ignored in both. ``filter_seen`` leaves out what the user has seen; False adds the bundle's rule for
+        buying again instead; None is the bundle's default. ``where`` is ``{"category": name or names}`` or a function
+        of a catalogue entry. ``max_per_category`` caps each category (items of none are free). ``diversity`` from 0 to
+        1 trades score for unlikeness. ``personalised=False`` does not read the profile: the popular items, the rules of
+        the call applied. ``explain`` adds reasons.
+        """
+        _check_count("k", k, 0)
+        if max_per_category is not None:
+            _check_count("max_per_category", max_per_category, 0)
+        if isinstance(diversity, bool) or not isinstance(diversity, (int, float)) or not 0 <= diversity <= 1:
+            raise UsageError("usage.diversity", f"diversity is {diversity!r}; expected a number from 0 to 1")
+        if filter_seen is not None and not isinstance(filter_seen, bool):
+            raise UsageError("usage.filter_seen", f"filter_seen is {filter_seen!r}; expected True, False or None")
+        excluded = self._rows("exclude", exclude)
+        item_bias = self._item_bias(candidates, where)
+        if k == 0 or item_bias is None:
+            return []
+        known = self._known() if personalised else None
+        bias = forbid(self._bias(known, filter_seen), excluded)
+        user = known.user if known else self._nobody
+        choice = _Choice(k, where if callable(where) else None, max_per_category, float(diversity))
+        rows, scores = self._choose(user, item_bias, bias, choice)
+        return self._results(rows, scores, known if explain else None)
+
+    def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
+        """Return the ``k`` items that score best for someone whose taste is this item, itself left out.
+
+        Raises UsageError ``usage.item_id`` where the bundle does not know the item.
+        """
+        _check_count("k", k, 0)
+        row = self.bundle.ids.row(item_id) if isinstance(item_id, str) else None
+        if row is None:
+            raise UsageError("usage.item_id", f"the bundle does not know the item {item_id!r}")
+        if k == 0:
+            return []
+        alone = np.asarray([row], dtype=np.int32)
+        bias = forbid((alone[:0], np.zeros(0, dtype=np.float32)), alone)
+        rows, scores = self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, _Choice(k, None, None, 0.0))
+        return self._results(rows, scores, None)
+
+    def score(self, items: Iterable[str]) -> dict[str, float]:
+        """Return the score of each item as :meth:`recommend` with the bundle's default would rank it.
+
+        Ids that the bundle does not know are left out; seen items have their score too.
+        """
+        ids = list(dict.fromkeys(_texts("items", items)))
+        found = self.bundle.ids.rows(ids)
+        known = self._known()
+        scores = self.bundle.item_vectors(found[found >= 0]) @ known.user
+        gain_rows, gains = self._bias(known, None)
+        gain_of = {row: gain for row, gain in zip(gain_rows.tolist(), gains.tolist(), strict=True) if gain > -np.inf}
+        rows = found[found >= 0].tolist()
+        known_ids = [item_id for item_id, row in zip(ids, found.tolist(), strict=True) if row >= 0]
+        return {
+            item_id: float(score) + gain_of.get(row, 0.0)
+            for item_id, row, score in zip(known_ids, rows, scores, strict=True)
+        }
+
+    def forget(self) -> int:
+        """Erase the profile from the disk and return how many events it held."""
+        return self.profile.forget()
+
+    def export_my_data(self) -> dict[str, object]:
+        """Return all that is kept of the user, as JSON values."""
+        return {"format": "xrec-profile", "format_version": 1, "events": self.profile.export()}
+
+    def close(self) -> None:
+        """Close the profile; later calls that need it raise ProfileError ``profile.closed``."""
+        self.profile.close()
+
+    def _known(self) -> _Known:
+        version = self.profile.version()
+        known: _Known | None = getattr(self._local, "known", None)
+        if known is None or known.version != version:
+            taste = read_taste(self.profile.events(), self.bundle)
+            user = self.runtime.encode(history_of(taste, self.bundle.manifest))
+            known = self._local.known = _Known(version, taste, user)
+        return known
+
+    def _bias(self, known: _Known | None, filter_seen: bool | None) -> Bias:
+        nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        if known is None:
+            return nothing
+        manifest = self.bundle.manifest
+        if manifest.filter_seen if filter_seen is None else filter_seen:
+            return forbid(nothing, known.taste.seen_rows)
+        return again_bias(known.taste, manifest, self._clock_ms())
+
+    def _item_bias(self, candidates: Iterable[str] | None, where: Where | None) -> NDArray[np.float32] | None:
+        """Return the item bias (Np,) of the call, or None where it allows no item."""
+        codes = None if where is None or callable(where) else self._category_codes(where)
+        if candidates is None and codes is None:
+            return self._free
+        is_allowed = np.ones(self.bundle.manifest.item_count, dtype=np.bool_)
+        if candidates is not None:
+            is_allowed[:] = False
+            is_allowed[self._rows("candidates", candidates)] = True
+        if codes is not None:
+            is_allowed &= np.isin(self.bundle.catalog.category, codes)
+        if not is_allowed.any():
+            return None
+        bias = self._free.copy()
+        bias[: len(is_allowed)][~is_allowed] = -np.inf
+        return bias
+
+    def _category_codes(self, where: Mapping[str, str | Iterable[str]]) -> list[int]:
+        if not isinstance(where, Mapping) or set(where) != {"category"}:
+            raise UsageError("usage.where", 'where must be {"category": name or names} or a function of an entry')
+        names = where["category"]
+        wanted = {names} if isinstance(names, str) else set(_texts("where", names))
+        return [code for code, name in enumerate(self.bundle.catalog.category_names) if name in wanted]
+
+    def _rows(self, name: str, item_ids: Iterable[str]) -> NDArray[np.int32]:
+        rows = self.bundle.ids.rows(_texts(name, item_ids))
+        known: NDArray[np.int32] = rows[rows >= 0]
+        return known
+
+    def _choose(
+        self, user: NDArray[np.float32], item_bias: NDArray[np.float32], bias: Bias, choice: _Choice
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the chosen rows and scores; the pool grows until the rules are satisfied or the catalogue ends."""
+        count = self.bundle.manifest.item_count
+        wanted = min(choice.k, count)
+        is_plain = choice.allows is None and choice.cap is None and choice.diversity == 0
+        depth = wanted if is_plain else min(count, max(LEAST_POOL, POOL_PER_ANSWER * wanted))
+        while True:
+            rows, scores = self.runtime.top(user, depth, item_bias, *bias)
+            is_whole = len(rows) < depth or depth == count
+            if choice.allows is not None:
+                entries = (self.bundle.catalog.entry(row) for row in rows.tolist())
+                is_allowed = np.fromiter((bool(choice.allows(entry)) for entry in entries), np.bool_, len(rows))
+                rows, scores = rows[is_allowed], scores[is_allowed]
+            places = self._places(rows, scores, wanted, choice)
+            if is_whole or len(places) == wanted:
+                return rows[places], scores[places]
+            depth = min(count, POOL_PER_ANSWER * depth)
+
+    def _places(self, rows: NDArray[np.int32], scores: NDArray[np.float32], wanted: int, choice: _Choice) -> list[int]:
+        if choice.cap is None and choice.diversity == 0:
+            return list(range(min(wanted, len(rows))))
+        if choice.diversity == 0 and choice.cap is not None:
+            return cap_categories(self.bundle.catalog.category[rows], wanted, choice.cap)
+        categories, vectors = self.bundle.catalog.category[rows], self.bundle.item_vectors(rows)
+        return diversify(scores, vectors, categories, wanted, choice.cap, choice.diversity)
+
+    def _results(
+        self, rows: NDArray[np.int32], scores: NDArray[np.float32], explained: _Known | None
+    ) -> list[Recommendation]:
+        recommendation_id = new_event_id()
+        reasons = (
+            find_reasons(rows, explained.user, explained.taste, self.bundle, self.runtime)
+            if explained
+            else [()] * len(rows)
+        )
+        return [
+            Recommendation(
+                item_id=self.bundle.ids.item_id(row),
+                score=score,
+                rank=rank,
+                recommendation_id=recommendation_id,
+                reasons=why,
+                item=self.bundle.catalog.entry(row),
+            )
+            for rank, (row, score, why) in enumerate(zip(rows.tolist(), scores.tolist(), reasons, strict=True), start=1)
+        ]
+
+
+def _check_count(name: str, count: int, least: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+        raise UsageError(f"usage.{name}", f"{name} is {count!r}; expected a whole number from {least}")
+
+
+def _texts(name: str, texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise UsageError(f"usage.{name}", f"{name} is {texts!r}; expected several texts")
+    listed = list(texts)
+    if not all(isinstance(text, str) for text in listed):
+        raise UsageError(f"usage.{name}", f"{name} must hold texts only")
+    return listed

@@ -1,0 +1,41 @@
+"""What a recommendation says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An event that speaks for an item; ``loss`` is what the item's score loses when the event is left out."""
+
+    item_id: str
+    event: str
+    device: str
+    loss: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item of a list.
+
+    ``rank`` counts from 1. ``score`` orders one list and means nothing across lists. ``probability`` is None until a
+    bundle holds a calibrated ranker. ``recommendation_id`` is the list's, for :func:`feedback`. ``item`` is the
+    catalogue's entry.
+    """
+
+    item_id: str
+    score: float
+    rank: int
+    recommendation_id: str
+    probability: float | None = None
+    reasons: tuple[Reason, ...] = ()
+    item: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The catalogue's title, or the id where it has none."""
+        title = self.item.get("title")
+        return title if isinstance(title, str) and title else self.item_id
