@@ -15,9 +15,9 @@ from xrec_sdk.history import History, RepeatRule, Vocabulary
 class ExportModel:
     """A trained model in row order. N items, D width.
 
-    ``encoder`` maps (B, L, D) float32 rows and three (B, L) int32 codes to (B, D), in eval mode. ``item_table`` is (N, D)
-    float32, before or after fake quantization. ``entries`` are what the app shows of an item. ``facts`` go into the
-    manifest's ``model`` and the card.
+    ``encoder`` maps (B, L, D) float32 rows and three (B, L) int32 codes to (B, D), in eval mode. ``item_table`` is
+    (N, D) float32, before or after fake quantization. ``entries`` are what the app shows of an item. ``facts`` go into
+    the manifest's ``model`` and the card.
     """
 
     encoder: nn.Module
@@ -34,7 +34,7 @@ class ExportModel:
 
 @dataclass(frozen=True)
 class ParityCase:
-    """A held-out question: a history, the rows that are right, and biases on top, (E,) distinct rows and their values."""
+    """A held-out question: a history, the right rows, and biases on top, (E,) distinct rows and their values."""
 
     history: History
     relevant: NDArray[np.int32]

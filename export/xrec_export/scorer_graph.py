@@ -1,4 +1,4 @@
-"""Build scorer.onnx: a 7-bit scan of the int8 table finds candidates, float32 re-scores them, the lower row wins ties."""
+"""Build scorer.onnx: a 7-bit scan of the int8 table finds candidates, float32 re-scores them; ties go to lower rows."""
 
 # D width, nb blocks of 128 items, Np = 128 nb, E bias entries, S blocks chosen, M candidates, k answers
 

@@ -1,0 +1,72 @@
+"""Write card.md, the model card: what the bundle is, what was measured, and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xrec_export.export_model import ExportModel
+from xrec_export.parity import TOP, Parity, Tolerance
+
+
+def render(model: ExportModel, name: str, release: int, created_at: str, parity: Parity, tolerance: Tolerance) -> str:
+    """Return the card as Markdown."""
+    low, high = parity.ndcg_difference_95
+    vocabulary = model.vocabulary
+    lines = [
+        f"# {name}, release {release}",
+        "",
+        f"Made {created_at}. {len(model.ids):,} items, width {model.item_table.shape[1]}, "
+        f"histories of up to {vocabulary.max_history} events.",
+        "",
+        f"- Events: {', '.join(vocabulary.events)}",
+        f"- Devices: {', '.join(vocabulary.devices) or 'none named'}",
+        f"- Seen items ({', '.join(model.seen_events) or 'no event'}): {'left out' if model.filter_seen else 'kept'}, "
+        "unless the app says otherwise.",
+        f"- Repeat rule: {_repeat(model)}",
+        "",
+        "## What quantization costs",
+        "",
+        f"Measured on {parity.cases} held-out cases, the float model against this bundle run by the SDK.",
+        "",
+        "| measure | float | bundle | allowed |",
+        "| --- | --- | --- | --- |",
+        f"| overlap of the top {TOP} | 1 | {parity.overlap:.4f} | at least {tolerance.min_overlap} |",
+        f"| NDCG@{TOP} | {parity.ndcg_float:.4f} | {parity.ndcg_bundle:.4f} | "
+        f"a loss of at most {100 * tolerance.max_ndcg_loss:g} % |",
+        "",
+        f"Difference of NDCG@{TOP}: {parity.ndcg_difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f} "
+        "(paired bootstrap over cases).",
+        "",
+        "## Training",
+        "",
+        *(_facts(model.facts) or ["Nothing was recorded."]),
+        "",
+        "## Limits",
+        "",
+        "- The scores order items for one user; they are no probabilities and do not compare between users.",
+        "- Items, events and devices that are not in the bundle are unknown to it until the next release.",
+        "- A user without a known history gets the items that were popular at training time.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _repeat(model: ExportModel) -> str:
+    if model.repeat is None:
+        return "none"
+    days = model.repeat.half_life_ms / 86_400_000
+    return f"weight {model.repeat.weight:g}, half-life {days:g} days, events {', '.join(model.repeat.events)}"
+
+
+def _facts(facts: Mapping[str, object], depth: int = 0) -> list[str]:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines += [f"{'  ' * depth}- {name}:", *_facts(value, depth + 1)]
+        else:
+            lines.append(
+                f"{'  ' * depth}- {name}: {value:.4g}"
+                if isinstance(value, float)
+                else f"{'  ' * depth}- {name}: {value}"
+            )
+    return lines

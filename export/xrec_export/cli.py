@@ -1,0 +1,139 @@
+"""The command line of the release engineer: keygen, build, verify, inspect."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+from xrec_sdk.errors import XrecError
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+class Commands(click.Group):
+    """Prints an error of xrec as ``error [code] message`` and exits with 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(context)
+        except XrecError as error:
+            click.echo(f"error [{error.code}] {error}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="xrec")
+def main() -> None:
+    """Turn a trained run into a signed bundle.
+
+    \b
+    Example:
+      xrec-export keygen release.pem
+      xrec-export build runs/shop --out shop.xrec --key release.pem --release 1
+      xrec-export verify shop.xrec --key ed25519:...
+    """
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@_JSON
+def keygen(path: Path, as_json: bool) -> None:
+    """Write a new release key to PATH and print the public key that apps pin.
+
+    \b
+    Example:
+      xrec-export keygen release.pem
+    """
+    from xrec_export.keys import write_key
+
+    public = write_key(path)
+    _print({"private_key": str(path), "public_key": public}, as_json)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle folder, NAME.xrec.")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key that keygen wrote.")
+@click.option(
+    "--release", "number", default=1, show_default=True, type=click.IntRange(1), help="Grows with each release."
+)
+@click.option("--name", help="Name of the bundle; by default that of the folder.")
+@click.option("--min-overlap", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="Top-10 overlap.")
+@click.option("--max-ndcg-loss", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="Relative loss.")
+@click.option("--cases", default=1000, show_default=True, type=click.IntRange(1), help="Held-out cases to measure on.")
+@_JSON
+def build(
+    run: Path,
+    out: Path,
+    key: Path,
+    number: int,
+    name: str | None,
+    min_overlap: float,
+    max_ndcg_loss: float,
+    cases: int,
+    as_json: bool,
+) -> None:
+    """Build, measure and sign the bundle of the trained RUN; a bundle that loses too much is not written.
+
+    \b
+    Example:
+      xrec-export build runs/shop --out shop.xrec --key release.pem --release 7
+    """
+    from xrec_export import build as bundle_build
+    from xrec_export import from_run, parity
+    from xrec_export.keys import read_key
+
+    tolerance = parity.Tolerance(min_overlap, max_ndcg_loss)
+    created_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, created_at, read_key(key))
+    model, held_out = from_run.load(run, cases)
+    measured = bundle_build.build_bundle(model, held_out, out, release=release, tolerance=tolerance)
+    _print({"bundle": str(out), "release": number, **parity.to_manifest(measured, tolerance)}, as_json)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", required=True, help="The public key, ed25519:...")
+@_JSON
+def verify(bundle: Path, key: str, as_json: bool) -> None:
+    """Check BUNDLE as an app does: signature, sizes, hashes, then its golden cases.
+
+    \b
+    Example:
+      xrec-export verify shop.xrec --key ed25519:...
+    """
+    from xrec_export.inspect import verify_bundle
+
+    _print(verify_bundle(bundle, key), as_json)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@_JSON
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE says of itself; its signature is not checked.
+
+    \b
+    Example:
+      xrec-export inspect shop.xrec --json
+    """
+    from xrec_export.inspect import describe_bundle
+
+    _print(describe_bundle(bundle), as_json)
+
+
+def _print(values: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(values, ensure_ascii=False))
+        return
+    for name, value in values.items():
+        click.echo(f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

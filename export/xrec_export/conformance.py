@@ -1,0 +1,65 @@
+"""Make the golden cases of a bundle: histories, and the rows and scores that must come out on every device.
+
+The user vector is what the encoder gives here; the list is scored and sorted by NumPy, every row in float32, so that a
+scorer that errs does not agree with itself. xrec_sdk.conformance describes the file and checks it.
+"""
+
+# N items, D width
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xrec_sdk.history import History, Vocabulary
+from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+
+from xrec_export import reference
+
+RELATIVE_TOLERANCE = 1e-4
+FORBIDDEN = -1e30
+"""A finite bias below every score; JSON has no -inf."""
+
+
+def make(vocabulary: Vocabulary, table: NDArray[np.float32], runtime: Runtime) -> bytes:
+    """Return conformance.json for the dequantized rows (N, D) and a runtime on the same graphs."""
+    random = np.random.default_rng(0)
+    count = len(table)
+    longest = vocabulary.max_history
+    lengths = sorted({0, 1, min(2, longest), min(7, longest), longest})
+    cases = [_case(_history(length, count, vocabulary, random), 10, table, runtime, random) for length in lengths]
+    cases.append(_case(_history(min(7, longest), count, vocabulary, random), 300, table, runtime, random))
+    largest = max(abs(score) for case in cases for score in case["top_scores"] if score > FORBIDDEN / 2)
+    document = {"tolerance": RELATIVE_TOLERANCE * max(1.0, largest), "cases": cases}
+    return (json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
+
+
+def _history(length: int, count: int, vocabulary: Vocabulary, random: np.random.Generator) -> History:
+    bounds = (count, vocabulary.event_count, vocabulary.device_count, vocabulary.gap_count)
+    return History(*(random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds))
+
+
+def _case(
+    history: History, k: int, table: NDArray[np.float32], runtime: Runtime, random: np.random.Generator
+) -> dict[str, Any]:
+    count = len(table)
+    k = min(k, count)
+    scores = reference.score(runtime.encode(history), table)
+    # Forbid every second of the best rows and lift a few others, so that a runtime that drops the biases is seen.
+    best = reference.top(scores, min(20, count - k))[::2] if len(history) else np.zeros(0, dtype=np.int32)
+    others = np.setdiff1d(random.integers(0, count, size=min(5, len(best)), dtype=np.int32), best)
+    rows = np.concatenate([best, others]).astype(np.int32)
+    lift = np.float32(np.abs(scores).max() / 4)
+    values = np.concatenate([np.full(len(best), FORBIDDEN), np.full(len(others), lift)]).astype(np.float32)
+    biased = reference.add_biases(scores, rows, values)
+    top = reference.top(biased, k)
+    return {
+        **{name: getattr(history, name).tolist() for name in ENCODER_INPUTS},
+        "k": k,
+        "bias_rows": rows.tolist(),
+        "bias_values": values.astype(float).tolist(),
+        "top_rows": top.tolist(),
+        "top_scores": biased[top].astype(float).tolist(),
+    }

@@ -1,0 +1,42 @@
+"""The arithmetic that the bundle must reproduce, written plainly in NumPy and torch."""
+
+# N items, D width, E bias entries
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from xrec_sdk.history import History
+
+
+def encode(encoder: nn.Module, table: NDArray[np.float32], history: History) -> NDArray[np.float32]:
+    """Return the user vector (D,) that torch computes for a history, from rows of ``table`` (N, D)."""
+    vectors = torch.from_numpy(table[history.rows])
+    codes = [torch.from_numpy(np.ascontiguousarray(code)) for code in (history.events, history.devices, history.gaps)]
+    with torch.no_grad():
+        user = encoder(vectors[None], *(code[None] for code in codes))[0]
+    return user.numpy().astype(np.float32)  # type: ignore[no-any-return]
+
+
+def score(user: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Score every row in float32, (N,): the sum runs over the width in order, as in scorer.onnx."""
+    scores = np.zeros(len(table), dtype=np.float32)
+    for value, column in zip(user, table.T, strict=True):
+        scores += column * value
+    return scores
+
+
+def add_biases(
+    scores: NDArray[np.float32], rows: NDArray[np.int32], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the scores with biases on top of distinct rows."""
+    biased = scores.copy()
+    biased[rows] += values
+    return biased
+
+
+def top(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """Return the best k rows, best first, ties by lower row; -inf comes last."""
+    return np.argsort(-scores, kind="stable")[:k].astype(np.int32)
