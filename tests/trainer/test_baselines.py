@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from xrec_sdk.history import DAY_MS, Vocabulary
 from xrec_trainer import baselines
 from xrec_trainer.baselines import BASELINES, best_rows, buy_again, ease, item_knn, popularity
@@ -127,6 +128,15 @@ def test_ease_equals_the_closed_form_of_the_paper():
     scores[dense > 0] = -np.inf
     top = ease(log, everything(log), regularization=7.0)(cases_of(log, excludes_seen=True), 3)
     assert top.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :3].tolist()
+
+
+@pytest.mark.parametrize("step", [1, 7, 25, 100])
+def test_the_inverse_by_blocks_is_the_inverse(step: int):
+    values = torch.randn(25, 25, generator=torch.Generator().manual_seed(3))
+    matrix = values @ values.T + 25 * torch.eye(25)
+    inverse = baselines._inverse(torch.linalg.cholesky(matrix), step)
+    assert torch.allclose(inverse @ matrix, torch.eye(25), atol=1e-5)
+    assert torch.allclose(inverse, inverse.T, atol=1e-7)
 
 
 def test_ease_ranks_items_beyond_its_cap_last_and_by_popularity():

@@ -14,7 +14,8 @@ Both read one plain dict, which ``metrics.json`` holds. A *value* is a number or
          "per_device": {model: {device: {"cases": int, "ndcg@10": value, ...}}},       metrics.by_group
          "per_history": {model: {events before: {"cases": int, "ndcg@10": value, ...}}}}}
      "curve": [{"epoch": int, "loss": float, "validation_ndcg@10": float}, ...], "best_epoch": int,
-     "bundle": {"size_bytes": int, "cases": int, "metrics": {"ndcg@10": {"float", "bundle", "difference": values}}},
+     "bundle": {"size_bytes": int, "cases": int, "overlap@10": share of places that hold the same items,
+                "metrics": {"ndcg@10": {"float", "bundle", "difference": values}}},
      "examples": [{"device": str, "history": [title, ...], "recommended": [{"title": str, "is_hit": bool}, ...],
                    "chosen": [title, ...]}],
      "notes": [str, ...]}
@@ -201,13 +202,14 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     k = metric.partition("@")[2]
     for name, task in metrics["tasks"].items():
         found = value(task["models"].get(main, {}).get(f"hr@{k}"))
-        baselines = {one: value(values.get(metric)).mean for one, values in task["models"].items() if one != main}
+        differences = {one: values for one, values in task.get("differences", {}).items() if metric in values}
+        baselines = {one: value(task["models"].get(one, {}).get(metric)).mean for one in differences}
         text = f"<strong>{escape(_task_title(name, task))}.</strong> "
         if math.isfinite(found.mean):
             text += f"{found.mean * 100:.0f} of 100 users find a right item among the first {escape(k)}. "
         best = max(baselines, key=lambda one: (math.isfinite(baselines[one]), baselines[one]), default=None)
-        if best is not None and metric in task.get("differences", {}).get(best, {}):
-            difference = value(task["differences"][best][metric])
+        if best is not None:
+            difference = value(differences[best][metric])
             share = f" ({difference.mean / baselines[best]:+.0%})" if baselines[best] > 0 else ""
             text += (
                 f"Against the strongest plain method, {escape(_model_title(best))}, {escape(metric.upper())} is"
@@ -326,6 +328,7 @@ def _bundle(bundle: Mapping[str, Any] | None) -> str:
     if not bundle:
         return ""
     facts = [f"{bundle['size_bytes'] / 1e6:.1f} MB" if "size_bytes" in bundle else "", _count(bundle)]
+    facts += [f"{bundle[key]:.1%} of the first {key[8:]} are the same" for key in bundle if key.startswith("overlap@")]
     head, *rows = _bundle_rows(bundle)
     return (
         '<section><h2>What ships: the bundle against the float model</h2><p class="note">The bundle is the small file'
