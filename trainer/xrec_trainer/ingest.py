@@ -21,6 +21,8 @@ from xrec_sdk.errors import DataError
 from xrec_trainer.sources import CANONICAL_EVENTS, EVENT_COLUMNS, GA4_EVENTS, Files, Source
 
 SQLITE_ROWS = 50_000
+# the end of the year 9999: what lies beyond is in another unit than was declared
+LAST_AT_MS = 253_402_300_799_999
 UTF8_NAMES = ("utf-8", "utf8", "utf-8-sig", "utf_8")
 
 
@@ -128,8 +130,9 @@ def _as_utf8(path: Path, encoding: str, work: Path) -> Path:
     try:
         with _open_binary(path) as stream, target.open("wb") as out:
             if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-                for text in io.TextIOWrapper(stream, encoding, errors="strict", newline=""):
-                    out.write(text.encode())
+                with io.TextIOWrapper(stream, encoding, errors="strict", newline="") as text:
+                    for line_text in text:
+                        out.write(line_text.encode())
                 return target
             for line in stream:
                 try:
@@ -142,8 +145,8 @@ def _as_utf8(path: Path, encoding: str, work: Path) -> Path:
 
 
 def _rejecting(connection: duckdb.DuckDBPyConnection) -> tuple[str, str]:
-    row = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'rejected_%'").fetchone()
-    name = f"rejected_{row[0] if row else 0}"
+    count = number_of(connection, "SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'rejected_%'")
+    name = f"rejected_{count}"
     return name, f"store_rejects=true, rejects_table={quoted(name)}, rejects_scan={quoted(name + '_scan')}"
 
 
@@ -279,8 +282,7 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, number: int, ro
     """Read the files of ``source`` into staged-*.parquet of ``work``: typed events, source, problem, broken."""
     paths = list_files(source.where, root)
     staged = Staged(source, len(paths), 0, 0, Counter())
-    zones = connection.execute("SELECT 1 FROM pg_timezone_names() WHERE name = ?", [source.time_zone]).fetchone()
-    if zones is None:
+    if not number_of(connection, f"SELECT count(*) FROM pg_timezone_names() WHERE name = {quoted(source.time_zone)}"):
         raise DataError("data.sources", f"source {source.name}: time_zone {source.time_zone!r} is not known")
     for index, path in enumerate(paths):
         reading = read_file(connection, source.where, path, work)
@@ -298,11 +300,11 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, number: int, ro
 def copy(connection: duckdb.DuckDBPyConnection, sql: str, target: Path, reading: Reading) -> int:
     """Write what ``sql`` gives to ``target``, count what the reader rejected, and return the rows written."""
     try:
-        row = connection.execute(f"COPY ({sql}) TO {quoted(str(target))} (FORMAT parquet)").fetchone()
+        rows = number_of(connection, f"COPY ({sql}) TO {quoted(str(target))} (FORMAT parquet)")
         finish(connection, reading)
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as cause:
         raise DataError("data.file_broken", f"{reading.path} can't be read: {cause}") from cause
-    return int(row[0]) if row else 0
+    return rows
 
 
 def check_lines(connection: duckdb.DuckDBPyConnection, where: Files, target: Path, reading: Reading, rows: int) -> None:
@@ -340,8 +342,9 @@ def _check_events(connection: duckdb.DuckDBPyConnection, source: Source, target:
 
 def number_of(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
     """Return the one number that ``sql`` gives."""
-    row = connection.execute(sql).fetchone()
-    return int(row[0]) if row else 0
+    # a result that is not read to its end would keep the connection in use
+    rows = connection.execute(sql).fetchall()
+    return int(rows[0][0]) if rows else 0
 
 
 def _typed(source: Source, sql: str) -> str:
@@ -356,7 +359,7 @@ def _typed(source: Source, sql: str) -> str:
     if source.unknown_event != "keep":
         problems.append("WHEN NOT is_known THEN 'unknown_event'")
     problems += [
-        "WHEN at_ms IS NULL THEN 'bad_time'",
+        f"WHEN at_ms IS NULL OR abs(at_ms) > {LAST_AT_MS} THEN 'bad_time'",
         "WHEN value IS NOT NULL AND (number IS NULL OR NOT isfinite(number)) THEN 'bad_value'",
         "WHEN position IS NOT NULL AND try_cast(position AS INTEGER) IS NULL THEN 'bad_position'",
         "WHEN item_id IS NULL AND event <> 'search' THEN 'missing_item_id'",

@@ -262,9 +262,9 @@ def _qualities(
 
 def _write_reports(connection: duckdb.DuckDBPyConnection, report: QualityReport, folder: Path) -> None:
     file = f"read_parquet({literal(folder / 'events.parquet')})"
-    (events, users, items, first, last) = connection.execute(
+    ((events, users, items, first, last),) = connection.execute(
         f"SELECT count(*), count(DISTINCT user_id), count(DISTINCT item_id), min(at_ms), max(at_ms) FROM {file}"
-    ).fetchone() or (0, 0, 0, None, None)
+    ).fetchall()
     by: dict[str, dict[str, int]] = {}
     for column in ("device", "event"):
         rows = connection.execute(f"SELECT {column}, count(*) FROM {file} GROUP BY 1 ORDER BY 1").fetchall()
