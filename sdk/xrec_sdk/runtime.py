@@ -44,6 +44,8 @@ class Runtime:
     ) -> None:
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
             raise UsageError("usage.num_threads", f"num_threads is {num_threads!r}; expected a whole number, 0 for all")
+        # The sessions read the bundle's mapped arrays in place: they must live as long as the sessions do.
+        self._bundle = bundle
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
         self._padded = bundle.manifest.padded_count

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.errors import UsageError
 
-from xrec_trainer.baselines import BASELINES
+from xrec_trainer.baselines import BASELINES, buy_again
 from xrec_trainer.bootstrap import mean_interval, paired_difference
 from xrec_trainer.bundle_ranking import bundle_ranker, open_for
 from xrec_trainer.cases import Cases, Ranker
@@ -36,7 +36,8 @@ def evaluate(
     rankers: dict[str, Ranker] = {MODEL: model_ranker(run.model, run.log, run.repeat)}
     if bundle is not None:
         rankers[BUNDLE] = bundle_ranker(open_for(run.catalogue, bundle, keys), run.log)
-    rankers |= {name: make(run.log, run.study.train_mask) for name, make in BASELINES.items()}
+    rankers |= {name: make(run.log, run.study.train_mask) for name, make in BASELINES.items() if name != "buy_again"}
+    rankers["buy_again"] = buy_again(run.log, run.study.train_mask, events=run.config.targets)
     ks = sorted({*ks, MAIN_K})
     tasks, tops, measured = {}, {}, {}
     for name, cases in run.study.test.items():
@@ -100,7 +101,7 @@ def _against_bundle(
     main = f"ndcg@{MAIN_K}"
     model, bundle = measured[MODEL][main], measured[BUNDLE][main]
     same = [
-        len(np.intersect1d(one[:MAIN_K], other[:MAIN_K])) / MAIN_K
+        len(np.intersect1d(one[:MAIN_K][one[:MAIN_K] >= 0], other[:MAIN_K])) / max(1, (one[:MAIN_K] >= 0).sum())
         for one, other in zip(tops[MODEL], tops[BUNDLE], strict=True)
     ]
     return {
