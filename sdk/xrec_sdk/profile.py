@@ -72,8 +72,12 @@ class Profile:
         self._closed = False
         self._writes = 0
         self._own_changes = 0
-        with self._faults():
-            self._migrate(self._connection())
+        try:
+            with self._faults():
+                self._migrate(self._connection())
+        except BaseException:
+            self._close_connections()
+            raise
 
     def record(
         self,
@@ -137,10 +141,13 @@ class Profile:
             if not self._in_memory and os.getpid() == self._pid:
                 with self._faults():
                     self._checkpoint("TRUNCATE", time.monotonic())
-            self._closed = True
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        self._closed = True
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
 
     def _select(self, query: str) -> list[Event]:
         with self._faults(), self._guard():
