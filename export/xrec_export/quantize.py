@@ -26,12 +26,12 @@ class QuantizedTable:
     @property
     def blocks(self) -> int:
         """Number of blocks, nb."""
-        return self.table.shape[0]
+        return int(self.table.shape[0])
 
     @property
     def width(self) -> int:
         """Width of a row, D."""
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
 
 @dataclass(frozen=True)

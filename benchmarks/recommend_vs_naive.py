@@ -1,0 +1,206 @@
+"""Time a recommendation through the SDK against the plain way: the same model exported to float32 ONNX.
+
+Both answer in one process, turn by turn, with one thread each, on a made-up catalogue:
+
+    python benchmarks/recommend_vs_naive.py --items 100000 --width 64 --history 50
+
+The plain way is what a first export gives: a float32 table, Gather, the encoder, one MatMul over all items, a mask for
+the seen ones, one TopK. The script checks that both give the same list but for what quantization moves.
+"""
+
+# N items, D width, L events in the history
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from xrec_export.build import Release, build_bundle
+from xrec_export.export_model import ExportModel, ParityCase, excluding
+from xrec_export.from_run import LastPosition
+from xrec_export.parity import Tolerance
+from xrec_sdk.bundle import Bundle, open_bundle
+from xrec_sdk.history import History, Vocabulary
+from xrec_sdk.runtime import Runtime
+from xrec_sdk.signature import generate_key
+from xrec_trainer.encoders.lowpass import LowPassTransformer
+
+VOCABULARY = Vocabulary(("view", "cart", "purchase"), ("phone", "pc", "mini_program"))
+K = 10
+
+
+class Naive(nn.Module):
+    """The whole model in float32: gather, encoder, product, mask of the seen items, top k."""
+
+    def __init__(self, model: ExportModel) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.from_numpy(model.item_table), requires_grad=False)
+        self.encoder = model.encoder
+
+    def forward(self, rows: Tensor, events: Tensor, devices: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Four (1, L) -> scores and rows of the best ten."""
+        user = self.encoder(functional.embedding(rows, self.table), events, devices, gaps)
+        scores = user @ self.table.T
+        scores = scores.scatter(1, rows.long(), float("-inf"))
+        best = torch.topk(scores, K)
+        return best.values, best.indices
+
+
+def make_model(items: int, width: int) -> ExportModel:
+    torch.manual_seed(0)
+    encoder = LowPassTransformer(width, 2, 2, 0.0, VOCABULARY).eval()
+    table = np.random.default_rng(0).normal(size=(items, width)).astype(np.float32) / np.float32(width**0.5)
+    ids = [f"sku-{row}" for row in range(items)]
+    return ExportModel(
+        encoder=LastPosition(encoder).eval(),
+        item_table=table,
+        ids=ids,
+        entries=[{"title": item_id} for item_id in ids],
+        categories=[f"shelf {row % 100}" for row in range(items)],
+        vocabulary=VOCABULARY,
+        seen_events=("purchase",),
+    )
+
+
+def make_case(items: int, length: int, seed: int) -> ParityCase:
+    random = np.random.default_rng(seed)
+    bounds = (VOCABULARY.event_count, VOCABULARY.device_count, VOCABULARY.gap_count)
+    rows = random.choice(items, size=length, replace=False).astype(np.int32)
+    history = History(rows, *(random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds))
+    return excluding(history, rows[:1], rows)
+
+
+def export_naive(model: ExportModel, path: Path, length: int) -> Any:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    inputs = tuple(torch.ones(1, length, dtype=torch.int32) for _ in range(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Naive(model),
+            inputs,
+            path,
+            dynamo=True,
+            opset_version=21,
+            input_names=["rows", "events", "devices", "gaps"],
+            output_names=["scores", "top"],
+            dynamic_shapes=({1: torch.export.Dim.DYNAMIC},) * 4,
+            verbose=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def sdk_call(runtime: Runtime) -> Callable[[ParityCase], list[int]]:
+    bias = runtime.no_bias()
+
+    def answer(case: ParityCase) -> list[int]:
+        rows, _ = runtime.top(runtime.encode(case.history), K, bias, case.bias_rows, case.bias_values)
+        return rows.tolist()  # type: ignore[no-any-return]
+
+    return answer
+
+
+def naive_call(session: Any) -> Callable[[ParityCase], list[int]]:
+    def answer(case: ParityCase) -> list[int]:
+        feeds = {name: getattr(case.history, name)[None] for name in ("rows", "events", "devices", "gaps")}
+        return session.run(["top"], feeds)[0][0].tolist()  # type: ignore[no-any-return]
+
+    return answer
+
+
+def recommender_call(path: Path, key: str, folder: Path) -> tuple[Callable[[ParityCase], list[int]], Bundle] | None:
+    """Return a call of the public face; its history is the profile's, filled once with the first case."""
+    try:
+        from xrec_sdk.recommender import Recommender
+    except ImportError:
+        return None
+    bundle = open_bundle(path, trusted_keys=[key])
+    recommender = Recommender(str(path), profile=str(folder / "profile.db"), trusted_keys=[key])
+    case = make_case(bundle.manifest.item_count, VOCABULARY.max_history, 0)
+    for row, event in zip(case.history.rows, case.history.events, strict=True):
+        name = VOCABULARY.events[max(0, int(event) - 1)]
+        recommender.record(name, f"sku-{row}", device="phone")
+
+    def answer(_: ParityCase) -> list[int]:
+        return [int(item.item_id.removeprefix("sku-")) for item in recommender.recommend(K)]
+
+    return answer, bundle
+
+
+def interleave(
+    calls: dict[str, Callable[[ParityCase], list[int]]], cases: list[ParityCase], rounds: int
+) -> dict[str, Any]:
+    """Time each call once a round, turn by turn, after a warm-up; microseconds."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 20):
+        case = cases[turn % len(cases)]
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call(case)
+            if turn >= 20:
+                times[name].append((time.perf_counter() - start) * 1e6)
+    return {name: (np.median(values), np.quantile(values, 0.99)) for name, values in times.items()}
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    flags = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        named = {name.strip(): value.strip() for name, value in lines.items()}
+        model = named.get("model name", model)
+        flags = " ".join(
+            f for f in named.get("flags", "").split() if f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni")
+        )
+    return f"{model} ({flags}), Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--history", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=300)
+    arguments = parser.parse_args()
+    model = make_model(arguments.items, arguments.width)
+    cases = [make_case(arguments.items, arguments.history, seed) for seed in range(50)]
+    pem, public = generate_key()
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "shop.xrec"
+        release = Release("shop", 1, "2026-01-01T00:00:00Z", pem)
+        measured = build_bundle(model, cases, path, release=release, tolerance=Tolerance(0, 1))
+        bundle = open_bundle(path, trusted_keys=[public])
+        calls = {
+            "naive float32": naive_call(export_naive(model, folder / "naive.onnx", arguments.history)),
+            "xrec runtime": sdk_call(Runtime(bundle)),
+        }
+        agree = [len({*calls["naive float32"](case)} & {*calls["xrec runtime"](case)}) / K for case in cases]
+        if np.mean(agree) < 0.9:
+            raise SystemExit(f"the answers differ: overlap {np.mean(agree):.3f}")
+        if face := recommender_call(path, public, folder):
+            calls["Recommender.recommend"] = face[0]
+        print(f"machine: {machine()}")
+        print(f"{arguments.items:,} items x {arguments.width}, history {arguments.history}, k {K}, one thread")
+        print(f"overlap with naive {np.mean(agree):.4f}; with torch float {measured.overlap:.4f}")
+        results = interleave(calls, cases, arguments.rounds)
+        plain = results["naive float32"][0]
+        for way, (median, tail) in results.items():
+            print(f"{way:24} p50 {median:8.0f} us   p99 {tail:8.0f} us   {plain / median:5.2f} x naive")
+
+
+if __name__ == "__main__":
+    main()
