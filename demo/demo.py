@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute
 import pyarrow.parquet as pq
 from make_logs import write_logs
 
@@ -20,12 +21,11 @@ SETTINGS = (
     "min_count=10",
     "horizon_days=28",
     "learns_repeats=false",
-    "max_epochs=6",
+    "max_epochs=4",
     "patience=2",
     "quantized_epochs=1",
 )
 HOUSEHOLDS = ("h1", "h900")
-NOW = "2018-01-01T12:00:00+00:00"
 
 
 def main() -> None:
@@ -72,27 +72,27 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
     import xrec_sdk
 
     events = pq.read_table(out / "data" / "events.parquet")
-    now_ms = int(datetime.fromisoformat(NOW).timestamp() * 1000)
+    items = pq.read_table(out / "data" / "items.parquet", columns=["item_id", "title"]).to_pydict()
+    titles = dict(zip(items["item_id"], items["title"], strict=True))
     latencies: list[float] = []
     for household in HOUSEHOLDS:
         profile = out / f"{household}.db"
-        own = [row for row in events.filter(pq_equal(events["user_id"], household)).to_pylist()]
+        own = events.filter(pyarrow.compute.equal(events["user_id"], household)).to_pylist()
         with xrec_sdk.Recommender(bundle, profile=profile, trusted_keys=[public]) as recommender:
             for row in own[-600:]:
                 recommender.record(row["event"], row["item_id"], device=row["device"], at_ms=row["at_ms"])
             print(f"\nHousehold {household} bought last:")
             for row in own[-6:]:
                 at = datetime.fromtimestamp(row["at_ms"] / 1000, tz=timezone.utc)
-                print(f"  {at:%Y-%m-%d}  {row['device']:13s} {title(recommender, row['item_id'])}")
+                print(f"  {at:%Y-%m-%d}  {row['device']:13s} {titles.get(row['item_id'], row['item_id'])}")
             for name, filter_seen in (("to buy again or anew", False), ("new to the household", True)):
                 print(f"Recommended, {name}:")
                 for item in recommender.recommend(k=10, filter_seen=filter_seen):
-                    print(f"  {item.rank:2d}. {item.score:7.3f}  {item.title}  [{item.category}]")
+                    print(f"  {item.rank:2d}. {item.score:7.3f}  {item.title}  [{item.item.get('category')}]")
             for _ in range(200):
                 begun = time.perf_counter()
                 recommender.recommend(k=10)
                 latencies.append((time.perf_counter() - begun) * 1000)
-    del now_ms
     size = sum(path.stat().st_size for path in bundle.iterdir())
     print(
         f"\nBundle {size / 1e6:.2f} MB; cold start (new process, import to first answer) "
@@ -100,19 +100,6 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
     )
     print(f"recommend(k=10): p50 {np.percentile(latencies, 50):.2f} ms, p99 {np.percentile(latencies, 99):.2f} ms,")
     print(f"on {platform.processor() or platform.machine()}, {platform.system()}, one thread.")
-
-
-def pq_equal(column: object, value: str) -> object:
-    """Return where a column equals a value."""
-    import pyarrow.compute
-
-    return pyarrow.compute.equal(column, value)
-
-
-def title(recommender: object, item_id: str) -> str:
-    """Return an item's title, or its id where the bundle does not know it."""
-    entry = recommender.item(item_id)  # type: ignore[attr-defined]
-    return str(entry.get("title", item_id)) if entry else f"{item_id} (rare, not in the catalogue)"
 
 
 def cold_start(bundle: Path, public: str) -> float:
