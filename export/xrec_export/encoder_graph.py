@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from xrec_export.graph_parts import Graph, make_model, split_rows
-from xrec_export.quantize import QuantizedTable, Section, quantize_rows
+from xrec_export.graph_parts import Graph, flatten, make_model, split_rows
+from xrec_export.quantize import BLOCK, QuantizedTable, Section, quantize_rows
 
 LEAST_INT8_WEIGHTS = 1024
 """Smaller weights stay float32: they weigh nothing, and their rounding would cost accuracy."""
@@ -46,14 +46,14 @@ def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
     """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
     block, lane = split_rows(graph, graph.add("Cast", "rows", to=TensorProto.INT64))
     last = graph.constant([-1], np.int64)
-    block, lane = graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last)  # (B, L, 1)
-    shape = graph.add("Concat", graph.add("Shape", "rows"), graph.constant([width], np.int64), axis=0)
-    parts = [block, graph.constant(np.arange(width), np.int64), lane]
-    parts = [graph.add("Unsqueeze", graph.add("Expand", part, shape), last) for part in parts]
-    quantized = graph.add("GatherND", table, graph.add("Concat", *parts, axis=-1))  # (B, L, D)
-    scales = graph.add("GatherND", scale, graph.add("Concat", block, lane, axis=-1))  # (B, L)
-    floats = graph.add("Cast", quantized, to=TensorProto.FLOAT)
-    return graph.add("Mul", floats, graph.add("Unsqueeze", scales, last))
+    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK, np.int64)), lane)
+    dimension = graph.constant(np.arange(width) * BLOCK, np.int64)
+    index = graph.add("Add", graph.add("Unsqueeze", first, last), dimension)  # (B, L, 1) + (D,) -> (B, L, D)
+    size = graph.add("ReduceMax", graph.add("Shape", "rows"), keepdims=1)
+    quantized = graph.add("Gather", flatten(graph, table, size), index, axis=0)
+    at = graph.add("Concat", graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last), axis=-1)
+    scales = graph.add("Unsqueeze", graph.add("GatherND", scale, at), last)  # (B, L, 1)
+    return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scales)
 
 
 def _export(encoder: nn.Module, width: int) -> onnx.ModelProto:

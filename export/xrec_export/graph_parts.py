@@ -69,6 +69,14 @@ def split_rows(graph: Graph, rows: str) -> tuple[str, str]:
     return graph.add("Div", rows, block_size), graph.add("Mod", rows, block_size)
 
 
+def flatten(graph: Graph, tensor: str, positive: str) -> str:
+    """Return a flat view of a big constant tensor; ``positive`` names any int64 (1,) of at least 1 known at run time.
+
+    The shape is min(positive, -1), always -1, so that no runtime folds the Reshape into a second copy of the tensor.
+    """
+    return graph.add("Reshape", tensor, graph.add("Min", positive, graph.constant([-1], np.int64)))
+
+
 def make_model(graph: Graph, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> onnx.ModelProto:
     """Return the model of a finished graph, in the opset and IR version of bundle format 1."""
     proto = helper.make_graph(graph.nodes, name, list(inputs), list(outputs), graph.initializers)
