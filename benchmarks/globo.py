@@ -2,7 +2,8 @@
 
 Put `multidevice_users_clicks.parquet` (users of the public Globo.com news data set, academic use only, with columns
 u, d, t, s, i) in `$XREC_DATA/globo-multidevice/`, then run `python benchmarks/globo.py --out build/globo`. It prints
-the usual evaluation, then NDCG@10 and HR@10 on the first click after each change of device, with the own device's history and with the merged one.
+the usual evaluation, then NDCG@10 and HR@10 on the first click after each change of device, with the own device's
+history and with the merged one.
 """
 
 from __future__ import annotations
