@@ -46,18 +46,19 @@ class Runtime:
             raise UsageError("usage.num_threads", f"num_threads is {num_threads!r}; expected a whole number, 0 for all")
         # The sessions read the bundle's mapped arrays in place: they must live as long as the sessions do.
         self._bundle = bundle
+        self._initializers = _initializers(bundle)
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
         self._padded = bundle.manifest.padded_count
         make_options = session_options or (lambda: _options(num_threads))
         wanted = self._available(providers)
         try:
-            self._encoder, self._scorer = _sessions(bundle, wanted, make_options)
+            self._encoder, self._scorer = _sessions(bundle, self._initializers, wanted, make_options)
         except BundleDamaged as failure:
             if wanted == [CPU]:
                 raise
             self.fallback = f"{wanted[0]} could not load the bundle ({failure}); the CPU is used"
-            self._encoder, self._scorer = _sessions(bundle, [CPU], make_options)
+            self._encoder, self._scorer = _sessions(bundle, self._initializers, [CPU], make_options)
         self.providers = tuple(self._scorer.get_providers())
 
     def encode(self, history: History) -> NDArray[np.float32]:
@@ -138,11 +139,16 @@ def _options(num_threads: int) -> Any:
     return options
 
 
-def _sessions(bundle: Bundle, providers: list[str], make_options: Callable[[], Any]) -> tuple[Any, Any]:
+def _initializers(bundle: Bundle) -> dict[str, Any]:
     import onnxruntime
 
     arrays = {"item_table": bundle.table, "item_scale": bundle.scale, "item_correction": bundle.correction}
-    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+
+
+def _sessions(
+    bundle: Bundle, values: dict[str, Any], providers: list[str], make_options: Callable[[], Any]
+) -> tuple[Any, Any]:
     # A graph names items.bin as external data, and onnxruntime wants that path to exist. It must not read the file a
     # second time, unverified: it finds an empty one, and uses the mapped arrays that are handed in (without a copy;
     # add_external_initializers would copy them).
