@@ -147,6 +147,20 @@ def test_a_broken_line_is_dropped_and_counted_where_declared(tmp_path: Path, tex
     assert (report.read, report.sources[0].dropped) == (2, {"broken_line": 1})
 
 
+@pytest.mark.parametrize("rule", ["error", "drop"])
+def test_a_quote_that_is_never_closed_hides_no_lines(tmp_path: Path, rule: str) -> None:
+    (tmp_path / "e.csv").write_text(_csv(f"ann,i1,view,{T0}", f'bob,"i2,view,{T0}', f"cid,i3,view,{T0}"))
+    toml = _toml("e.csv", f'broken_line = "{rule}"')
+    assert "line 3" in _fails(tmp_path, toml, "data.quote_open")
+    events, _ = _run(tmp_path, toml + "quote = ''\n")
+    assert [row["item_id"] for row in events] == ["i1", '"i2', "i3"]
+
+
+def test_a_quoted_value_may_hold_separators_and_new_lines(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text(_csv(f'ann,"i,""1""\nx",view,{T0}'))
+    assert _run(tmp_path, _toml("e.csv"))[0][0]["item_id"] == 'i,"1"\nx'
+
+
 def test_a_line_that_is_no_json_object_is_counted(tmp_path: Path) -> None:
     good = json.dumps(dict(zip(NAMES, ROWS[0], strict=True)))
     (tmp_path / "e.jsonl").write_text(f"{good}\n{{bad\n[1]\n\n3\n{good[:20]}\n")

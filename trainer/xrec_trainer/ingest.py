@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from xrec_sdk.errors import DataError
 
-from xrec_trainer.sources import CANONICAL_EVENTS, EVENT_COLUMNS, GA4_EVENTS, Files, Source
+from xrec_trainer.sources import CANONICAL_EVENTS, EVENT_COLUMNS, GA4_EVENTS, Files, Source, list_files
 
 SQLITE_ROWS = 50_000
 # the end of the year 9999: what lies beyond is in another unit than was declared
@@ -67,21 +67,6 @@ def named(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def list_files(where: Files, folder: Path) -> list[Path]:
-    """Return the files that ``where`` means, in order of name; DataError ``data.file_missing`` where there are none."""
-    pattern = Path(where.files)
-    if pattern.is_absolute():
-        root, relative = Path(pattern.anchor), str(pattern.relative_to(pattern.anchor))
-    else:
-        root, relative = folder, where.files
-    found = sorted(path for path in root.glob(relative) if path.is_file())
-    if not found:
-        raise DataError(
-            "data.file_missing", f"no file matches {where.files!r} in {folder}; correct files in sources.toml"
-        )
-    return found
-
-
 def read_file(
     connection: duckdb.DuckDBPyConnection, where: Files, path: Path, work: Path, extra: dict[str, str] | None = None
 ) -> Reading:
@@ -103,10 +88,17 @@ def finish(connection: duckdb.DuckDBPyConnection, reading: Reading) -> None:
         return
     table = named(reading.rejects)
     rows = connection.execute(
-        f"SELECT line, max(error_type = 'INVALID ENCODING'), any_value(csv_line), any_value(error_message) "
-        f"FROM {table} GROUP BY file_id, line ORDER BY line"
+        f"SELECT line, max(error_type = 'INVALID ENCODING'), max(error_message ILIKE '%unterminated quote%'), "
+        f"any_value(csv_line), any_value(error_message) FROM {table} GROUP BY file_id, line ORDER BY line"
     ).fetchall()
-    for line, is_encoding, text, message in rows:
+    for line, is_encoding, is_open, text, message in rows:
+        if is_open:
+            # such a quote takes all lines after it into one value, so that they can't be counted
+            raise DataError(
+                "data.quote_open",
+                f"{reading.path}, line {line}: a quote is never closed, which would hide every line after it "
+                f'({str(text)[:80]!r}); correct the line, or declare quote = "" if quotes mean nothing in this file',
+            )
         reading.rejected["bad_encoding" if is_encoding else "broken_line"] += 1
         if not reading.first_rejected:
             reading.first_rejected = f"line {line}: {message} ({str(text)[:80]!r})"
@@ -156,7 +148,7 @@ def _read_csv(
     try:
         with _open_binary(readable) as stream:
             text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
-            header = next(csv.reader(text, delimiter=where.delimiter), [])
+            header = next(_csv_rows(text, where), [])
     except (OSError, EOFError) as cause:
         raise DataError("data.file_broken", f"{path} can't be read: {cause}") from cause
     header = [name.strip() for name in header]
@@ -171,9 +163,16 @@ def _read_csv(
     types = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(header)))
     sql = (
         f"SELECT {', '.join(parts)}, false AS broken FROM read_csv({literal(readable)}, auto_detect=false, "
-        f"header=true, delim={quoted(where.delimiter)}, quote='\"', escape='\"', columns={{{types}}}, {options})"
+        f"header=true, delim={quoted(where.delimiter)}, quote={quoted(where.quote)}, "
+        f"escape={quoted(where.quote)}, columns={{{types}}}, {options})"
     )
     return Reading(path, sql, rejects=rejects)
+
+
+def _csv_rows(text: io.TextIOWrapper, where: Files) -> Iterator[list[str]]:
+    if where.quote:
+        return csv.reader(text, delimiter=where.delimiter, quotechar=where.quote)
+    return csv.reader(text, delimiter=where.delimiter, quoting=csv.QUOTE_NONE)
 
 
 def _nothing(columns: dict[str, str]) -> str:

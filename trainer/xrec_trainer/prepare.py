@@ -21,7 +21,6 @@ from xrec_trainer.ingest import (
     check_lines,
     connect,
     copy,
-    list_files,
     literal,
     number_of,
     quoted,
@@ -29,7 +28,7 @@ from xrec_trainer.ingest import (
     stage,
 )
 from xrec_trainer.quality import QualityReport, SourceQuality
-from xrec_trainer.sources import ITEM_COLUMNS, Files, Items, Sources, read_sources
+from xrec_trainer.sources import ITEM_COLUMNS, Files, Items, Sources, list_files, read_sources
 from xrec_trainer.transform import Frame, apply_rules, merge_identity, rules_of, standardize_value
 
 MEMORY_LIMIT = "1GB"

@@ -53,6 +53,7 @@ class Files:
     table: str | None = None
     encoding: str = "utf-8"
     delimiter: str = ","
+    quote: str = '"'
     broken_line: str = "error"
     empty_file: str = "error"
 
@@ -133,7 +134,22 @@ def read_sources(path: Path) -> Sources:
     )
 
 
-_FILE_KEYS = ("files", "columns", "format", "table", "encoding", "delimiter", "broken_line", "empty_file")
+def list_files(where: Files, folder: Path) -> list[Path]:
+    """Return the files that ``where`` means, in order of name; DataError ``data.file_missing`` where there are none."""
+    pattern = Path(where.files)
+    if pattern.is_absolute():
+        root, relative = Path(pattern.anchor), str(pattern.relative_to(pattern.anchor))
+    else:
+        root, relative = folder, where.files
+    found = sorted(path for path in root.glob(relative) if path.is_file())
+    if not found:
+        raise DataError(
+            "data.file_missing", f"no file matches {where.files!r} in {folder}; correct files in sources.toml"
+        )
+    return found
+
+
+_FILE_KEYS = ("files", "columns", "format", "table", "encoding", "delimiter", "quote", "broken_line", "empty_file")
 
 
 def _files(table: _Table, known: tuple[str, ...], required: tuple[str, ...]) -> Files:
@@ -153,6 +169,9 @@ def _files(table: _Table, known: tuple[str, ...], required: tuple[str, ...]) -> 
     delimiter = table.text("delimiter") or ","
     if len(delimiter) != 1:
         table.fail("delimiter", f"delimiter must be one character; found {delimiter!r}")
+    quote = table.values.get("quote", '"')
+    if not isinstance(quote, str) or len(quote) > 1:
+        table.fail("quote", f"quote must be one character, or empty for none; found {quote!r}")
     return Files(
         files=table.text("files") or table.fail("files", "files is missing; give a path or a glob pattern"),
         columns=columns,
@@ -160,6 +179,7 @@ def _files(table: _Table, known: tuple[str, ...], required: tuple[str, ...]) -> 
         table=sqlite_table,
         encoding=encoding,
         delimiter=delimiter,
+        quote=str(quote),
         broken_line=table.choice("broken_line", ("error", "drop"), "error"),
         empty_file=table.choice("empty_file", ("error", "drop"), "error"),
     )
