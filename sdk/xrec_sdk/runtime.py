@@ -26,7 +26,8 @@ class Runtime:
     """The sessions of one bundle; calls may come from several threads at once.
 
     ``providers`` are onnxruntime's names in order of preference; those that this onnxruntime lacks are left out and the
-    CPU stands last. Where a preferred one fails to load the bundle, the CPU takes over and ``fallback`` says why.
+    CPU stands last. Where a preferred one fails to load the bundle, the CPU takes over. ``fallback`` says what was
+    left out and why, None where all is as wished.
     ``session_options`` makes the options of one session, for a host that sets its own; the default is ``num_threads``
     threads that do not spin.
     """
@@ -51,7 +52,9 @@ class Runtime:
         self._width = bundle.manifest.width
         self._padded = bundle.manifest.padded_count
         make_options = session_options or (lambda: _options(num_threads))
-        wanted = self._available(providers)
+        wanted, missing = _available(providers)
+        if missing:
+            self.fallback = f"this onnxruntime has no {', '.join(missing)}; {wanted[0]} is used"
         try:
             self._encoder, self._scorer = _sessions(bundle, self._initializers, wanted, make_options)
         except BundleDamaged as failure:
@@ -120,12 +123,13 @@ class Runtime:
         bias[self._item_count :] = -np.inf
         return bias
 
-    @staticmethod
-    def _available(providers: Sequence[str] | None) -> list[str]:
-        import onnxruntime
 
-        known = onnxruntime.get_available_providers()
-        return [name for name in providers or () if name in known and name != CPU] + [CPU]
+def _available(providers: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return the providers to use, the CPU last, and those that this onnxruntime lacks."""
+    import onnxruntime
+
+    known, wished = onnxruntime.get_available_providers(), [name for name in providers or () if name != CPU]
+    return [*(name for name in wished if name in known), CPU], [name for name in wished if name not in known]
 
 
 def _options(num_threads: int) -> Any:

@@ -22,7 +22,6 @@ from xrec_sdk.recommender import Recommender
 from xrec_sdk.signature import generate_key, sign
 
 ITEMS, WIDTH, SEED = 300, 8, 11
-BLOCKS = -(-ITEMS // 128)
 VOCABULARY = Vocabulary(("view", "purchase"), ("phone", "pc"), (60_000, 3_600_000), max_history=6)
 NOW_MS = 1_700_000_000_000
 
@@ -35,7 +34,7 @@ class Handmade:
     key: str
     private_pem: bytes
     vectors: NDArray[np.float32]
-    """(N, D), dequantized."""
+    """The first ITEMS rows, dequantized, (ITEMS, D)."""
 
     def resign(self, **changes: Any) -> None:
         """Write the manifest again with the hashes of the files as they are now."""
@@ -43,7 +42,8 @@ class Handmade:
 
 
 def write_manifest(folder: Path, private_pem: bytes, **changes: Any) -> None:
-    sizes, offset, sections = section_sizes(ITEMS, WIDTH), 0, {}
+    item_count, width = changes.get("item_count", ITEMS), changes.get("width", WIDTH)
+    sizes, offset, sections = section_sizes(item_count, width), 0, {}
     for name, size in sizes.items():
         sections[name] = Section(offset, size)
         offset += -(-size // 65_536) * 65_536
@@ -91,7 +91,7 @@ def model(nodes: list[Any], inputs: list[Any], outputs: list[Any], tensors: list
     return made.SerializeToString()
 
 
-def encoder_bytes(tensors: list[TensorProto]) -> bytes:
+def encoder_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Div", ["rows", "lanes"], ["block"]),
@@ -115,10 +115,10 @@ def encoder_bytes(tensors: list[TensorProto]) -> bytes:
     inputs = [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")]
     numbers = [constant("lanes", 128, np.int32), constant("depth", 128), constant("off_on", [0, 1], np.float32)]
     numbers += [constant("last", [-1]), constant("one", [1])]
-    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", WIDTH])], tensors[:2] + numbers)
+    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", width])], tensors[:2] + numbers)
 
 
-def scorer_bytes(tensors: list[TensorProto]) -> bytes:
+def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
     node, value = helper.make_node, helper.make_tensor_value_info
     # The blocks are gathered by a range that is only known at run time, so that no constant folds.
     nodes = [
@@ -139,7 +139,7 @@ def scorer_bytes(tensors: list[TensorProto]) -> bytes:
         node("Cast", ["indices"], ["top_rows"], to=TensorProto.INT32),
     ]
     inputs = [
-        value("user", TensorProto.FLOAT, [1, WIDTH]),
+        value("user", TensorProto.FLOAT, [1, width]),
         value("item_bias", TensorProto.FLOAT, ["P"]),
         value("bias_rows", TensorProto.INT32, ["E"]),
         value("bias_values", TensorProto.FLOAT, ["E"]),
@@ -165,26 +165,30 @@ def golden_cases(vectors: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
-def make_bundle(folder: Path) -> Handmade:
-    random = np.random.default_rng(SEED)
-    table = random.integers(-127, 128, (BLOCKS, WIDTH, 128), dtype=np.int8)
-    scale = random.uniform(0.005, 0.01, (BLOCKS, 128)).astype(np.float32)
-    correction = (64 * table.astype(np.int32).sum(axis=1)).astype(np.int32)
-    tensors = [external("item_table", table, 0), external("item_scale", scale, 65_536)]
-    vectors = (table * scale[:, None, :]).transpose(0, 2, 1).reshape(-1, WIDTH)[:ITEMS].astype(np.float32)
+def padded(section: bytes) -> bytes:
+    return section.ljust(-(-len(section) // 65_536) * 65_536, b"\0")
+
+
+def make_bundle(folder: Path, item_count: int = ITEMS, width: int = WIDTH) -> Handmade:
+    random, blocks = np.random.default_rng(SEED), -(-item_count // 128)
+    table = random.integers(-127, 128, (blocks, width, 128), dtype=np.int8)
+    scale = random.uniform(0.005, 0.01, (blocks, 128)).astype(np.float32)
+    correction = (64 * table.sum(axis=1, dtype=np.int32)).astype(np.int32)
+    sections = [padded(table.tobytes()), padded(scale.tobytes()), correction.tobytes()]
+    tensors = [external("item_table", table, 0), external("item_scale", scale, len(sections[0]))]
+    vectors = (table[:3] * scale[:3, None, :]).transpose(0, 2, 1).reshape(-1, width)[:ITEMS]
     folder.mkdir(parents=True)
-    sections = [part.tobytes().ljust(65_536, b"\0") for part in (table, scale)]
-    (folder / "items.bin").write_bytes(b"".join(sections) + correction.tobytes())
-    (folder / "encoder.onnx").write_bytes(encoder_bytes(tensors))
-    (folder / "scorer.onnx").write_bytes(scorer_bytes(tensors))
-    (folder / "ids.bin").write_bytes(pack_ids([f"sku-{row}" for row in range(ITEMS)]))
-    entries = [{"title": f"Thing {row}", "price": row} for row in range(ITEMS)]
-    categories = [None if row % 10 == 9 else f"group {row % 10}" for row in range(ITEMS)]
+    (folder / "items.bin").write_bytes(b"".join(sections))
+    (folder / "encoder.onnx").write_bytes(encoder_bytes(tensors, width))
+    (folder / "scorer.onnx").write_bytes(scorer_bytes(tensors, width))
+    (folder / "ids.bin").write_bytes(pack_ids([f"sku-{row}" for row in range(item_count)]))
+    entries = [{"title": f"Thing {row}", "price": row} for row in range(item_count)]
+    categories = [None if row % 10 == 9 else f"group {row % 10}" for row in range(item_count)]
     (folder / "catalog.bin").write_bytes(pack_catalog(entries, categories))
     (folder / "conformance.json").write_text(json.dumps(golden_cases(vectors)))
     (folder / "card.md").write_text("# Handmade\n")
     private_pem, key = generate_key()
-    write_manifest(folder, private_pem)
+    write_manifest(folder, private_pem, item_count=item_count, width=width)
     return Handmade(folder, key, private_pem, vectors)
 
 
@@ -192,6 +196,12 @@ def make_bundle(folder: Path) -> Handmade:
 def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Handmade:
     """Return a bundle that no test may change."""
     return make_bundle(tmp_path_factory.mktemp("shared") / "handmade.xrec")
+
+
+@pytest.fixture
+def wide_bundle(tmp_path: Path) -> Handmade:
+    """Return a bundle of few items whose table is large, 52 MB."""
+    return make_bundle(tmp_path / "wide.xrec", item_count=12_800, width=4096)
 
 
 @pytest.fixture
