@@ -229,3 +229,25 @@ def test_event_ids_are_uuid7_and_ascend():
     assert {uuid.UUID(text).version for text in made} == {7}
     # The example of RFC 9562, appendix A.6.
     assert uuid7(0x017F22E279B0, 0xCC3 << 62 | 0x18C4DC0C0C07398F) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_is_told_to_open_the_profile_again(tmp_path):
+    code = """
+import os, sys
+from xrec_sdk import Profile, ProfileError
+profile = Profile(sys.argv[1])
+profile.record("view", "a", "phone", 1)
+child = os.fork()
+if child == 0:
+    try:
+        profile.record("view", "b", "phone", 2)
+    except ProfileError as caught:
+        os._exit(7 if caught.code == "profile.forked" else 1)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(profile.events()))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "p.db")], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.split() == ["7", "1"]
