@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,16 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, kind: str) -> None:
 def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     toml = _write(tmp_path, "sqlite").replace('table = "events"', 'table = "visits"')
     assert "'events'" in _fails(tmp_path, toml, "data.table_missing")
+
+
+def test_the_time_stamps_of_a_parquet_file_are_read_in_the_declared_zone(tmp_path: Path) -> None:
+    times = pa.array([datetime(2024, 1, 1, 8), None], pa.timestamp("us"))
+    table = pa.table({"user": ["ann", "bob"], "item": [1, 2], "name": ["view"] * 2, "time": times})
+    pq.write_table(table, tmp_path / "e.parquet")
+    more = 'format = "parquet"\ntime_unit = "iso"\ntime_zone = "Asia/Shanghai"'
+    events, report = _run(tmp_path, _toml("e.parquet", more))
+    assert [(row["item_id"], row["at_ms"]) for row in events] == [("1", T0)]
+    assert report.sources[0].dropped == {"missing_at": 1}
 
 
 def test_a_folder_whose_name_holds_glob_signs_is_read(tmp_path: Path) -> None:
