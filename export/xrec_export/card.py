@@ -61,12 +61,11 @@ def _repeat(model: ExportModel) -> str:
 def _facts(facts: Mapping[str, object], depth: int = 0) -> list[str]:
     lines = []
     for name, value in facts.items():
+        line = f"{'  ' * depth}- {name}"
         if isinstance(value, Mapping):
-            lines += [f"{'  ' * depth}- {name}:", *_facts(value, depth + 1)]
+            lines += [f"{line}:", *_facts(value, depth + 1)]
+        elif isinstance(value, (list, tuple)) and any(isinstance(entry, Mapping) for entry in value):
+            lines.append(f"{line}: {len(value)} entries, in manifest.json")
         else:
-            lines.append(
-                f"{'  ' * depth}- {name}: {value:.4g}"
-                if isinstance(value, float)
-                else f"{'  ' * depth}- {name}: {value}"
-            )
+            lines.append(f"{line}: {value:.4g}" if isinstance(value, float) else f"{line}: {value}")
     return lines
