@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from xrec_export.quantize import QuantizedTable, Section
+from xrec_export.quantize import Section
 
 OPSET = 21
 IR_VERSION = 10
@@ -100,8 +100,3 @@ def operators(*models: onnx.ModelProto) -> list[str]:
                 raise ValueError(f"{model.graph.name} has the operator {node.domain}.{node.op_type}")
             names.add(node.op_type)
     return sorted(names)
-
-
-def item_arrays(items: QuantizedTable) -> dict[str, NDArray[Any]]:
-    """Return the arrays of items.bin by the names that the graphs use."""
-    return {"item_table": items.table, "item_scale": items.scale, "item_correction": items.correction}
