@@ -21,7 +21,7 @@ SETTINGS = (
     "min_count=10",
     "horizon_days=28",
     "learns_repeats=false",
-    "max_epochs=4",
+    "max_epochs=3",
     "patience=2",
     "quantized_epochs=1",
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 from xrec_sdk.errors import UsageError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
@@ -57,6 +58,7 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
     _claim(out, data, config)
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     study = make_study(dataset.read(data), config)
     trainer = Trainer(study, config, out / "checkpoint.pt", report)
     trainer.train()
@@ -153,7 +155,7 @@ class Trainer:
 
     def _step(self, batch: Batch, random: np.random.Generator) -> float:
         table = self.model.item_table()
-        users = self.model.encoder(table[batch.rows], batch.events, batch.devices, batch.gaps)
+        users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
         users, targets = users[batch.is_target], batch.target_rows[batch.is_target]
         if len(table) > self.config.sampled_above:
             drawn = random.choice(len(table), size=self.config.samples, p=np.exp(self.log_q))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK_TOKENS = 512
 
@@ -54,8 +55,8 @@ def sampled_cross_entropy(users: Tensor, table: Tensor, targets: Tensor, sampled
     The correction makes the sampled softmax an estimate of the full one (Bengio and Senecal, 2008; Yi et al., RecSys
     2019). A negative that is the target of its position is masked.
     """
-    positive = (users * table[targets]).sum(dim=1) - log_q[targets]
-    negative = users @ table[sampled].T - log_q[sampled]
+    positive = (users * functional.embedding(targets, table)).sum(dim=1) - log_q[targets]
+    negative = users @ functional.embedding(sampled, table).T - log_q[sampled]
     negative = negative.masked_fill(sampled[None, :] == targets[:, None], float("-inf"))
     logits = torch.cat([positive[:, None], negative], dim=1)
     return (torch.logsumexp(logits, dim=1) - positive).mean()
