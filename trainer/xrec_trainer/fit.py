@@ -24,7 +24,7 @@ from xrec_trainer.config import FitConfig
 from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Model
-from xrec_trainer.ranking import model_ranker
+from xrec_trainer.ranking import model_ranker, rank_users, user_vectors
 from xrec_trainer.run import Run, describe, load_run, save_json, save_tensors
 from xrec_trainer.splits import Study, make_study
 
@@ -213,19 +213,16 @@ def choose_repeat_rule(model: Model, study: Study, config: FitConfig) -> RepeatR
     cases = _sample(study.validation["all"], config.seed, 2_000)
     if len(cases) == 0:
         return None
-    best: tuple[float, RepeatRule | None] = (_ndcg(model, study, cases, None), None)
+    users, table = user_vectors(model, study.log, cases), model.item_table()
+
+    def ndcg(rule: RepeatRule | None) -> float:
+        top = rank_users(users, table, study.log, cases, 10, rule)
+        return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
+
+    rules: list[RepeatRule | None] = [None]
     for half_life_days in (14, 45, 180):
-        for weight in (0.5, 1.0, 2.0, 4.0, 8.0):
-            rule = RepeatRule(weight, half_life_days * DAY_MS, config.targets)
-            ndcg = _ndcg(model, study, cases, rule)
-            if ndcg > best[0]:
-                best = (ndcg, rule)
-    return best[1]
-
-
-def _ndcg(model: Model, study: Study, cases: Cases, rule: RepeatRule | None) -> float:
-    top = model_ranker(model, study.log, rule)(cases, 10)
-    return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
+        rules += [RepeatRule(weight, half_life_days * DAY_MS, config.targets) for weight in (0.5, 1.0, 2.0, 4.0, 8.0)]
+    return max(rules, key=ndcg)
 
 
 def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases:

@@ -56,23 +56,29 @@ def repeats(
 def model_ranker(model: Model, log: Log, rule: RepeatRule | None = None) -> Ranker:
     """Return the ranker of a model; the repeat rule counts only where seen items may be ranked."""
 
-    @torch.no_grad()
     def rank(cases: Cases, k: int) -> NDArray[np.int32]:
-        users, table = user_vectors(model, log, cases), model.item_table()
-        top = np.full((len(cases), k), -1, dtype=np.int32)
-        prior = -torch.arange(len(table), dtype=torch.float32)
-        for begin in range(0, len(cases), CASES_AT_A_TIME):
-            part = users[begin : begin + CASES_AT_A_TIME]
-            scores = part @ table.T
-            scores[(part == 0).all(dim=1)] = prior
-            for place in range(len(part)):
-                _apply_bias(scores[place], log, cases, begin + place, rule)
-            best = scores.topk(min(k, len(table)), dim=1)
-            rows = torch.where(torch.isfinite(best.values), best.indices, -1)
-            top[begin : begin + len(part), : rows.shape[1]] = rows.numpy()
-        return top
+        return rank_users(user_vectors(model, log, cases), model.item_table(), log, cases, k, rule)
 
     return rank
+
+
+@torch.no_grad()
+def rank_users(
+    users: Tensor, table: Tensor, log: Log, cases: Cases, k: int, rule: RepeatRule | None
+) -> NDArray[np.int32]:
+    """Return the (C, k) best rows for user vectors (C, D) over the item table (N, D)."""
+    top = np.full((len(cases), k), -1, dtype=np.int32)
+    prior = -torch.arange(len(table), dtype=torch.float32)
+    for begin in range(0, len(cases), CASES_AT_A_TIME):
+        part = users[begin : begin + CASES_AT_A_TIME]
+        scores = part @ table.T
+        scores[(part == 0).all(dim=1)] = prior
+        for place in range(len(part)):
+            _apply_bias(scores[place], log, cases, begin + place, rule)
+        best = scores.topk(min(k, len(table)), dim=1)
+        rows = torch.where(torch.isfinite(best.values), best.indices, -1)
+        top[begin : begin + len(part), : rows.shape[1]] = rows.numpy()
+    return top
 
 
 def _apply_bias(scores: Tensor, log: Log, cases: Cases, case: int, rule: RepeatRule | None) -> None:
