@@ -74,11 +74,14 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
     events = pq.read_table(out / "data" / "events.parquet")
     items = pq.read_table(out / "data" / "items.parquet", columns=["item_id", "title"]).to_pydict()
     titles = dict(zip(items["item_id"], items["title"], strict=True))
+    end_ms = pyarrow.compute.max(events["at_ms"]).as_py() + 1  # the demo's "now": just after the last purchase
     latencies: list[float] = []
     for household in HOUSEHOLDS:
         profile = out / f"{household}.db"
         own = events.filter(pyarrow.compute.equal(events["user_id"], household)).to_pylist()
-        with xrec_sdk.Recommender(bundle, profile=profile, trusted_keys=[public]) as recommender:
+        with xrec_sdk.Recommender(
+            bundle, profile=profile, trusted_keys=[public], clock_ms=lambda: end_ms
+        ) as recommender:
             for row in own[-600:]:
                 recommender.record(row["event"], row["item_id"], device=row["device"], at_ms=row["at_ms"])
             print(f"\nHousehold {household} bought last:")
