@@ -22,6 +22,7 @@ from xrec_trainer.metrics import per_case
 from xrec_trainer.ranking import model_ranker
 from xrec_trainer.run import load_run
 
+# The log is dense until 17 October 2017 and has 24 stray clicks after it, which would leave the test period empty.
 SOURCES = """\
 [[source]]
 name = "globo"
@@ -30,6 +31,9 @@ format = "parquet"
 columns = {{ user_id = "u", item_id = "i", at = "t", device = "d", session_id = "s" }}
 constants = {{ event = "view" }}
 time_unit = "ms"
+
+[clean]
+max_at_ms = 1508284799999
 """
 SETTINGS = ("min_count=5", "test_days=3", "validation_days=3", "half_life_days=1", "patience=4", "dropout=0.3")
 

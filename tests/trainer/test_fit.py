@@ -140,3 +140,9 @@ def test_a_folder_that_is_not_prepared_and_a_run_that_is_none_are_refused(tmp_pa
 def test_run_json_remembers_the_settings(trained: Path) -> None:
     saved = json.loads((trained / "run.json").read_text())
     assert saved["config"]["width"] == 32 and saved["facts"]["curve"]
+
+
+def test_a_split_without_a_case_is_refused_before_training(shop: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        make_study(dataset.read(shop), small_config(test_days=0.01, validation_days=0.01))
+    assert caught.value.code == "data.no_cases"

@@ -70,7 +70,15 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
             "new": by_time(log, start_ms, until_ms, targets, new_only=True),
         }
 
-    return Study(catalogue, log, train_end, tasks(validation_ms, test_ms), tasks(test_ms, end_ms))
+    validation, test = tasks(validation_ms, test_ms), tasks(test_ms, end_ms)
+    if not len(validation["all"]) or not len(test["all"]):
+        raise DataError(
+            "data.no_cases",
+            f"{len(validation['all'])} users have a target in the validation period and {len(test['all'])} in the test "
+            "period; one or more is needed in each: lengthen --setting validation_days and test_days, or cut the log's "
+            "thin end with [clean] max_at_ms in sources.toml",
+        )
+    return Study(catalogue, log, train_end, validation, test)
 
 
 def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
