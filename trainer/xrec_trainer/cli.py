@@ -52,10 +52,9 @@ def prepare(sources: Path, out: Path, as_json: bool) -> None:
     """
     from xrec_trainer.prepare import prepare as run_prepare
 
-    report = run_prepare(sources, out)
+    run_prepare(sources, out)
     text = (out / ("quality.json" if as_json else "quality.md")).read_text(encoding="utf-8")
     click.echo(text)
-    del report
 
 
 @main.command()
