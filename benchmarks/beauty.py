@@ -40,7 +40,7 @@ def main() -> None:
         for user, *items in map(str.split, lines):
             events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
     (out / "sources.toml").write_text(SOURCES)
-    settings = [part for setting in arguments.setting for part in ("--setting", setting)]
+    settings = [part for setting in ["filter_seen=true", *arguments.setting] for part in ("--setting", setting)]
     tool = str(Path(sys.executable).parent / "xrec-train")
     subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)
     subprocess.run([tool, "fit", out / "data", "--out", out / "run", "--split", "leave-one-out", *settings], check=True)

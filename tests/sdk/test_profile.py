@@ -104,7 +104,7 @@ def test_what_record_returned_survives_kill_9(tmp_path):
         profile = Profile(tmp_path / "p.db", max_events=1_000_000)
         held = {event.id for event in profile.events()}
         profile.close()
-        assert len(acknowledged) > 39 * (turn + 1)
+        assert len(acknowledged) >= 39 * (turn + 1)
         assert held >= set(acknowledged)
 
 

@@ -112,10 +112,11 @@ def by_time(log: Log, start_ms: int, end_ms: int, targets: frozenset[int], *, ne
     return _pack(users, histories, answers, now_ms, devices, excludes_seen=new_only)
 
 
-def leave_one_out(log: Log, targets: frozenset[int], *, back: int) -> Cases:
+def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen: bool) -> Cases:
     """Ask for each user's target event number ``back`` from the end (1 = the last), given all that was before it.
 
-    Users with fewer than three events are left out, as in the published tables.
+    Users with fewer than three events are left out, as in the published tables, whose authors also leave out the
+    items of the history (``excludes_seen``).
     """
     is_target = np.isin(log.event, list(targets))
     users, histories, answers, now_ms, devices = [], [], [], [], []
@@ -129,7 +130,7 @@ def leave_one_out(log: Log, targets: frozenset[int], *, back: int) -> Cases:
         answers.append(log.item[held_out : held_out + 1])
         now_ms.append(int(log.at_ms[held_out]))
         devices.append(int(log.device[held_out]))
-    return _pack(users, histories, answers, now_ms, devices, excludes_seen=False)
+    return _pack(users, histories, answers, now_ms, devices, excludes_seen=excludes_seen)
 
 
 def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:

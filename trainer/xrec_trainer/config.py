@@ -19,6 +19,7 @@ class FitConfig:
     the full loss grows with the catalogue and at that size takes several times the time of the encoder.
     ``horizon_days``: 0 learns the next event at each position; else one random target of that many days after it,
     which suits baskets, whose items have one time stamp and no order.
+    ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
