@@ -30,7 +30,7 @@ def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str,
     vectors = _gather_rows(graph, table, scale, items.width)
     body = _export(encoder, items.width)
     _rename_input(body, "vectors", vectors)
-    _store_weights_as_int8(body)
+    _store_weights_as_int8(body, {name for name, _ in encoder.named_parameters()})
     graph.nodes.extend(body.graph.node)
     graph.initializers.extend(body.graph.initializer)
     value = helper.make_tensor_value_info
@@ -44,15 +44,14 @@ def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str,
 
 def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
     """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
-    block, lane = split_rows(graph, graph.add("Cast", "rows", to=TensorProto.INT64))
     last = graph.constant([-1], np.int64)
+    rows = graph.add("Unsqueeze", graph.add("Cast", "rows", to=TensorProto.INT64), last)  # (B, L, 1)
+    block, lane = split_rows(graph, rows)
     first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK, np.int64)), lane)
-    dimension = graph.constant(np.arange(width) * BLOCK, np.int64)
-    index = graph.add("Add", graph.add("Unsqueeze", first, last), dimension)  # (B, L, 1) + (D,) -> (B, L, D)
-    size = graph.add("ReduceMax", graph.add("Shape", "rows"), keepdims=1)
-    quantized = graph.add("Gather", flatten(graph, table, size), index, axis=0)
-    at = graph.add("Concat", graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last), axis=-1)
-    scales = graph.add("Unsqueeze", graph.add("GatherND", scale, at), last)  # (B, L, 1)
+    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK, np.int64))  # (B, L, 1) + (D,)
+    batch = graph.add("Shape", "rows", start=0, end=1)
+    quantized = graph.add("Gather", flatten(graph, table, batch), index, axis=0)
+    scales = graph.add("Gather", flatten(graph, scale, batch), rows, axis=0)  # (B, L, 1)
     return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scales)
 
 
@@ -100,8 +99,8 @@ def _rename_input(model: onnx.ModelProto, old: str, new: str) -> None:
                 node.input[place] = new
 
 
-def _store_weights_as_int8(model: onnx.ModelProto) -> None:
-    """Replace each big float matrix by int8, a Cast and a product with its scales, one scale an output channel.
+def _store_weights_as_int8(model: onnx.ModelProto, parameters: set[str]) -> None:
+    """Replace each big float matrix of weights by int8, a Cast and a product with its scales, one an output channel.
 
     onnxruntime folds the two nodes while it loads, at every level from BASIC, so the products stay float32 and no CPU
     rounds its activations another way.
@@ -111,7 +110,9 @@ def _store_weights_as_int8(model: onnx.ModelProto) -> None:
     for tensor in list(graph.initializer):
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or np.prod(tensor.dims) < LEAST_INT8_WEIGHTS:
             continue
-        axis = _output_axis(model, tensor.name)
+        axis = 0 if tensor.name in parameters else _output_axis(model, tensor.name)
+        if axis is None:
+            continue
         weights = numpy_helper.to_array(tensor)
         quantized, scale = quantize_rows(weights if axis == 0 else np.ascontiguousarray(weights.T))
         names = {part: f"{tensor.name}.{part}" for part in ("int8", "float", "scale")}
@@ -127,12 +128,12 @@ def _store_weights_as_int8(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
-def _output_axis(model: onnx.ModelProto, name: str) -> int:
-    """Return the axis of output channels: the columns for a product, the rows for an embedding or a transposed Gemm."""
+def _output_axis(model: onnx.ModelProto, name: str) -> int | None:
+    """Return the axis of output channels of a matrix that the exporter made of parameters, None for other constants.
+
+    A parameter itself has them in the rows, as torch stores Linear and Embedding.
+    """
     for node in model.graph.node:
-        if name in node.input:
-            if node.op_type == "Gemm":
-                transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-                return 0 if transposed else 1
-            return 1 if node.op_type == "MatMul" else 0
-    return 0
+        if name in node.input and node.op_type in ("Gemm", "MatMul"):
+            return int(any(attribute.name == "transB" and attribute.i for attribute in node.attribute)) ^ 1
+    return None

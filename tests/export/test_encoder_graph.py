@@ -12,9 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 from xrec_export.encoder_graph import build_encoder
+from xrec_export.from_run import LastPosition
 from xrec_export.graph_parts import operators
 from xrec_export.quantize import dequantize, pack_items, quantize_table
+from xrec_trainer.encoders.lowpass import LowPassTransformer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import VOCABULARY, WIDTH, make_encoder, with_int8_weights
@@ -23,32 +26,41 @@ ROWS = np.random.default_rng(0).normal(size=(300, WIDTH)).astype(np.float32)
 
 
 @cache
-def built() -> tuple[onnx.ModelProto, bytes]:
-    items = quantize_table(ROWS)
-    packed, sections = pack_items(items)
-    return build_encoder(make_encoder(), items, sections), packed
+def module(name: str) -> nn.Module:
+    if name == "small":
+        return make_encoder()
+    torch.manual_seed(0)
+    return LastPosition(LowPassTransformer(WIDTH, 2, 2, 0.5, VOCABULARY)).eval()
 
 
 @cache
-def session(level: str) -> Any:
-    model, packed = built()
+def built(name: str = "small") -> tuple[onnx.ModelProto, bytes]:
+    items = quantize_table(ROWS)
+    packed, sections = pack_items(items)
+    return build_encoder(module(name), items, sections), packed
+
+
+@cache
+def session(name: str, level: str) -> Any:
+    model, packed = built(name)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.add_external_initializers_from_files_in_memory(["items.bin"], [packed], [len(packed)])
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.parametrize("name", ["small", "lowpass"])
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 2), (1, 20), (3, 7), (20, 19)])
-def test_the_graph_computes_what_torch_computes(level: str, batch: int, length: int) -> None:
+def test_the_graph_computes_what_torch_computes(name: str, level: str, batch: int, length: int) -> None:
     random = np.random.default_rng(batch * 100 + length)
     rows = random.integers(0, len(ROWS), size=(batch, length), dtype=np.int32)
     codes = [random.integers(0, high, size=(batch, length), dtype=np.int32) for high in (3, 3, VOCABULARY.gap_count)]
     inputs = dict(zip(("rows", "events", "devices", "gaps"), (rows, *codes), strict=True))
-    (user,) = session(level).run(["user"], inputs)
+    (user,) = session(name, level).run(["user"], inputs)
     table = torch.from_numpy(dequantize(quantize_table(ROWS)))
     with torch.no_grad():
-        expected = with_int8_weights(make_encoder())(table[torch.from_numpy(rows)], *map(torch.from_numpy, codes))
+        expected = with_int8_weights(module(name))(table[torch.from_numpy(rows)], *map(torch.from_numpy, codes))
     assert user.dtype == np.float32
     np.testing.assert_allclose(user, expected.numpy(), rtol=0, atol=1e-5)
 
@@ -61,8 +73,9 @@ def test_only_standard_operators_are_used_and_inputs_are_int32() -> None:
     assert {entry.type.tensor_type.elem_type for entry in model.graph.input} == {onnx.TensorProto.INT32}
 
 
-def test_big_weights_are_stored_as_int8_and_nothing_names_a_file_of_this_machine() -> None:
-    model, _ = built()
+@pytest.mark.parametrize("name", ["small", "lowpass"])
+def test_big_weights_are_stored_as_int8_and_nothing_names_a_file_of_this_machine(name: str) -> None:
+    model, _ = built(name)
     big = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= 1024]
     assert big and {tensor.data_type for tensor in big} == {onnx.TensorProto.INT8}
     written = model.SerializeToString()

@@ -39,14 +39,14 @@ class LowPassTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
 
     def forward(self, rows: Tensor, events: Tensor, devices: Tensor, gaps: Tensor, last_only: bool = False) -> Tensor:
-        """(B, L, D) float and three (B, L) int -> (B, L, D), or (B, D) of the last position."""
-        places = torch.arange(rows.shape[1], device=rows.device)
-        x = rows + self.position(places) + self.event(events) + self.device(devices) + self.gap(gaps)
+        """(B, L, D) float and three (B, L) int -> (B, L, D), or (B, D) of the last position, without dropout in it."""
+        position = self.position.weight[: rows.shape[1]]
+        x = rows + position + self.event(events) + self.device(devices) + self.gap(gaps)
         x = self.dropout(self.norm(x))
+        counts = torch.arange(1, self.position.num_embeddings + 1, device=x.device, dtype=x.dtype)[: x.shape[1], None]
         for block in self.blocks[:-1]:
-            x = block(x, last_only=False)
-        x = self.blocks[-1](x, last_only=last_only)
-        answer: Tensor = x.squeeze(1) if last_only else x
+            x = block(x, counts)
+        answer: Tensor = self.blocks[-1](x, None if last_only else counts)
         return answer
 
 
@@ -68,37 +68,50 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, last_only: bool) -> Tensor:
-        """(B, L, D) -> (B, L, D), or (B, 1, D) with ``last_only``."""
-        asked = x[:, -1:] if last_only else x
-        attended = self.attention_norm(asked + self.dropout(self._attend(asked, x, last_only)))
-        low = x.mean(dim=1, keepdim=True) if last_only else _running_mean(x)
-        filtered = self.filter_norm(asked + self.dropout(low + self.high_weight.square() * (asked - low)))
-        mixed = FILTER_SHARE * filtered + (1 - FILTER_SHARE) * attended
+    def forward(self, x: Tensor, counts: Tensor | None) -> Tensor:
+        """(B, L, D) and 1 to L as (L, 1) -> (B, L, D); without the counts (B, D), the last position only."""
+        if counts is None:
+            return self._mix(x[:, -1], self._attend_last(x), x.mean(dim=1))
+        # A product of matrices adds its bias at once in the exported graph; one of (B, L, D) adds it in a second pass.
+        flat = x.reshape(-1, x.shape[2])
+        low = x.cumsum(dim=1) / counts
+        return self._mix(flat, self._attend(flat, x.shape[1]), low.reshape(flat.shape)).reshape(x.shape)
+
+    def _mix(self, x: Tensor, attended: Tensor, low: Tensor) -> Tensor:
+        attended = _norm(x + self.dropout(attended), self.attention_norm, 1 - FILTER_SHARE)
+        share = self.high_weight.square()
+        filtered = _norm(x + self.dropout(low * (1 - share) + x * share), self.filter_norm, FILTER_SHARE)
+        mixed = filtered + attended
         answer: Tensor = self.norm(mixed + self.dropout(self.outer(functional.gelu(self.inner(mixed)))))
         return answer
 
-    def _attend(self, asked: Tensor, x: Tensor, last_only: bool) -> Tensor:
-        query, key, value = self._split(self.query(asked)), self._split(self.key(x)), self._split(self.value(x))
-        scores = (
-            query @ key.transpose(-1, -2) * (key.shape[-1] ** -0.5)
-        )  # (B, H, Q, D/H) @ (B, H, D/H, L) -> (B, H, Q, L)
-        if not last_only:
-            scores = scores + _future_mask(x.shape[1], x.device)
-        weights = self.dropout(functional.softmax(scores, dim=-1))
-        mixed = (weights @ value).transpose(1, 2)  # (B, Q, H, D/H)
-        answer: Tensor = self.out(mixed.reshape(asked.shape[0], asked.shape[1], -1))
+    def _attend(self, x: Tensor, length: int) -> Tensor:
+        width = x.shape[1]
+        scale = (width // self.heads) ** -0.5
+        weight = torch.cat([self.query.weight * scale, self.key.weight, self.value.weight])
+        bias = torch.cat([self.query.bias * scale, self.key.bias, self.value.bias])
+        parts = functional.linear(x, weight, bias).reshape(-1, length, 3 * self.heads, width // self.heads)
+        query, key, value = parts.transpose(1, 2).chunk(3, dim=1)  # (B, H, L, D/H) each
+        future = torch.full((length, length), float("-inf"), device=x.device).triu(1)
+        weights = self.dropout(functional.softmax(query @ key.transpose(-1, -2) + future, dim=-1))  # (B, H, L, L)
+        answer: Tensor = self.out((weights @ value).transpose(1, 2).reshape(x.shape))
         return answer
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, D/H)
+    def _attend_last(self, x: Tensor) -> Tensor:
+        """Attend by the last position, (B, L, D) -> (B, D): keys and values of the others are never made.
+
+        Each head's question goes through the keys' weights to the rows instead (their bias is the same for all rows,
+        which the softmax does not see), and the mixed row through the values' weights.
+        """
+        own = torch.eye(self.heads, device=x.device).repeat_interleave(x.shape[2] // self.heads, dim=1)  # (H, D)
+        scale = (x.shape[2] // self.heads) ** -0.5
+        question = self.query(x[:, -1])[:, None] * (own * scale) @ self.key.weight  # (B, H, D)
+        weights = functional.softmax(question @ x.transpose(1, 2), dim=-1)  # (B, H, L)
+        mixed = functional.linear(weights @ x, self.value.weight) * own
+        answer: Tensor = self.out(mixed.sum(dim=1) + self.value.bias)
+        return answer
 
 
-def _running_mean(x: Tensor) -> Tensor:
-    counts = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
-    return x.cumsum(dim=1) / counts[:, None]
-
-
-def _future_mask(length: int, device: torch.device) -> Tensor:
-    places = torch.arange(length, device=device)
-    return torch.where(places[None, :] > places[:, None], float("-inf"), 0.0)
+def _norm(x: Tensor, norm: nn.LayerNorm, share: float) -> Tensor:
+    """Return ``share * norm(x)`` with the share in the norm's own weights."""
+    return functional.layer_norm(x, norm.normalized_shape, share * norm.weight, share * norm.bias, norm.eps)
