@@ -17,11 +17,14 @@ USER_ZERO_POINT = 64
 
 @dataclass(frozen=True)
 class QuantizedTable:
-    """The item table of a bundle: ``table`` int8 (nb, D, 128), ``scale`` float32 and ``correction`` int32 (nb, 128)."""
+    """The item table of a bundle: ``table`` int8 (nb, D, 128), ``scale`` and ``bias`` float32 (nb, 128).
+
+    ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows.
+    """
 
     table: NDArray[np.int8]
     scale: NDArray[np.float32]
-    correction: NDArray[np.int32]
+    bias: NDArray[np.float32]
 
     @property
     def blocks(self) -> int:
@@ -66,8 +69,10 @@ def quantize_table(rows: NDArray[np.float32]) -> QuantizedTable:
     table = np.ascontiguousarray(
         padded.reshape(blocks, BLOCK, width).transpose(0, 2, 1)
     )  # (nb, 128, D) -> (nb, D, 128)
-    correction = USER_ZERO_POINT * table.sum(axis=1, dtype=np.int32)
-    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), correction.astype(np.int32))
+    # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
+    bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
+    bias[count:] = -np.inf
+    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), bias.reshape(blocks, BLOCK))
 
 
 def dequantize(items: QuantizedTable) -> NDArray[np.float32]:
@@ -83,7 +88,7 @@ def pack_items(items: QuantizedTable) -> tuple[bytes, dict[str, Section]]:
     for name, array, dtype in (
         ("table", items.table, "|i1"),
         ("scale", items.scale, "<f4"),
-        ("correction", items.correction, "<i4"),
+        ("bias", items.bias, "<f4"),
     ):
         packed.extend(bytes(-len(packed) % SECTION_ALIGNMENT))
         raw = np.ascontiguousarray(array, dtype=np.dtype(dtype)).tobytes()

@@ -8,32 +8,33 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from xrec_export.graph_parts import Graph, flatten, make_model, split_rows
+from xrec_export.graph_parts import Graph, flatten, make_model
 from xrec_export.quantize import BLOCK, USER_ZERO_POINT, QuantizedTable, Section
 
 USER_LEVELS = 63
-SMALLEST_USER = 1e-30
+SMALLEST_USER = 1e-25
 CANDIDATES_PER_ANSWER = 4
-LEAST_CANDIDATES = 64
+LEAST_CANDIDATES = 40
 
 
 def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
-    """Return scorer.onnx for a table; its three big tensors are external data at ``sections`` of items.bin."""
+    """Return scorer.onnx for a table; its two big tensors are external data at ``sections`` of items.bin."""
     graph = Graph()
-    table = graph.external("item_table", items.table, sections["table"])
-    scale = graph.external("item_scale", items.scale, sections["scale"])
-    correction = graph.external("item_correction", items.correction, sections["correction"])
     padded = items.blocks * BLOCK
-
-    places = graph.add("Cast", "bias_rows", to=TensorProto.INT64)
-    bias = graph.add("ScatterElements", "item_bias", places, "bias_values", axis=0, reduction="add")  # (Np,)
-    coarse = _scan(graph, table, scale, correction, bias)
     answers = graph.add("Cast", "k", to=TensorProto.INT64)
+    table = graph.external("item_table", items.table, sections["table"])
+    scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
+
+    coarse = _scan(graph, table, scale)
     wanted = graph.add("Mul", answers, graph.constant([CANDIDATES_PER_ANSWER], np.int64))
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
-    rows = _candidates(graph, coarse, count, items.blocks)
-    scores = _score_exactly(graph, flatten(graph, table, answers), scale, bias, rows, items.width)
+    block, lane = _candidates(graph, coarse, count, items.blocks)
+    rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK, np.int64)), lane)
+    item_scale = graph.add("Gather", scale, rows, axis=0)
+    scores = _score_exactly(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    length = graph.add("Max", answers, graph.constant([padded], np.int64))  # Np, unknown before k is: no folding
+    scores = _add_biases(graph, scores, rows, length)
 
     best, places_of_best = graph.top(scores, answers, largest=True)
     graph.add("Identity", best, out="top_scores")
@@ -54,25 +55,27 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     )
 
 
-def _scan(graph: Graph, table: str, scale: str, correction: str, bias: str) -> str:
-    """Score every row with the user vector in 7 bits, (nb, 128)."""
+def _scan(graph: Graph, table: str, scale: str) -> str:
+    """Score every row with the user vector in 7 bits, (nb, 128), in units of the user vector's scale.
+
+    Few passes over Np numbers: ``item_bias`` takes the zero point away and forbids at once, and the few biases of the
+    call are divided by that scale instead of multiplying every score by it.
+    """
     size = graph.add("ReduceMax", graph.add("Abs", "user"), keepdims=0)
     size = graph.add("Max", size, graph.constant(SMALLEST_USER, np.float32))  # a zero vector must not divide by zero
     user_scale = graph.add("Div", size, graph.constant(USER_LEVELS, np.float32))
-    levels = graph.add("Round", graph.add("Div", "user", user_scale))
-    shifted = graph.add("Add", levels, graph.constant(USER_ZERO_POINT, np.float32))
-    quantized = graph.add("Cast", shifted, to=TensorProto.UINT8)
-    quantized = graph.add("Unsqueeze", quantized, graph.constant([0], np.int64))  # (1, D) -> (1, 1, D)
-    products = graph.add("MatMulInteger", quantized, table)  # (1, 1, D) x (nb, D, 128) -> (nb, 1, 128)
-    products = graph.add("Squeeze", products, graph.constant([1], np.int64))
-    products = graph.add("Cast", graph.add("Sub", products, correction), to=TensorProto.FLOAT)
-    # The two scales multiply one after the other: their product first lets onnxruntime fuse into a slower kernel.
-    scores = graph.add("Mul", graph.add("Mul", products, scale), user_scale)
-    return graph.add("Add", scores, graph.add("Reshape", bias, graph.constant([-1, BLOCK], np.int64)))
+    quantized = graph.add("QuantizeLinear", "user", user_scale, graph.constant(USER_ZERO_POINT, np.uint8))
+    products = graph.add("MatMulInteger", quantized, table)  # (1, D) x (nb, D, 128) -> (nb, 1, 128)
+    products = graph.add("Reshape", products, graph.constant([-1], np.int64))
+    scores = graph.add("Mul", graph.add("Cast", products, to=TensorProto.FLOAT), scale)
+    scores = graph.add("Add", scores, "item_bias")
+    values = graph.add("Div", "bias_values", user_scale)
+    scores = graph.add("ScatterElements", scores, "bias_rows", values, axis=0, reduction="add")
+    return graph.add("Reshape", scores, graph.constant([-1, BLOCK], np.int64))
 
 
-def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> str:
-    """Return the M best rows, (M,) int64 ascending.
+def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str, str]:
+    """Return the block and the lane, (M,) int64 each, of the M best rows, rows ascending.
 
     The best M rows lie in the M blocks of the largest maxima. Chosen blocks are put in order again before the second
     TopK, so that equal scores go to the lower row there too.
@@ -83,24 +86,31 @@ def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> str:
     chosen, _ = graph.top(chosen, block_count, largest=False)
     scores = graph.add("Reshape", graph.add("Gather", coarse, chosen, axis=0), graph.constant([-1], np.int64))
     _, places = graph.top(scores, count, largest=True)  # (S * 128,) -> (M,)
-    place, lane = split_rows(graph, places)
-    first = graph.add("Mul", graph.add("Gather", chosen, place, axis=0), graph.constant(BLOCK, np.int64))
-    rows, _ = graph.top(graph.add("Add", first, lane), count, largest=False)
-    return rows
+    places, _ = graph.top(places, count, largest=False)
+    block_size = graph.constant(BLOCK, np.int64)
+    block = graph.add("Gather", chosen, graph.add("Div", places, block_size), axis=0)
+    return block, graph.add("Mod", places, block_size)
 
 
-def _score_exactly(graph: Graph, table: str, scale: str, bias: str, rows: str, width: int) -> str:
+def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, width: int) -> str:
     """Score rows (M,) in float32, (M,): the sum runs over the width in order, the same on every CPU.
 
-    ``table`` is flat: one element is gathered faster by one index than by three.
+    ``table`` is flat: one element is gathered faster by one index than by three. A row is gathered whole before the
+    next, near each other in memory, and the rows are then transposed for the sum.
     """
-    block, lane = split_rows(graph, rows)
     first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK, np.int64)), lane)
-    index = graph.add("Add", graph.constant(np.arange(width)[:, None] * BLOCK, np.int64), first)  # (D, M)
-    quantized = graph.add("Cast", graph.add("Gather", table, index, axis=0), to=TensorProto.FLOAT)
-    last = graph.constant([-1], np.int64)
-    at = graph.add("Concat", graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last), axis=-1)  # (M, 2)
-    item = graph.add("Mul", quantized, graph.add("GatherND", scale, at))
+    first = graph.add("Unsqueeze", first, graph.constant([1], np.int64))
+    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK, np.int64))  # (M, D)
+    quantized = graph.add("Transpose", graph.add("Gather", table, index, axis=0), perm=[1, 0])  # (D, M)
+    item = graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
     products = graph.add("Mul", item, graph.add("Transpose", "user", perm=[1, 0]))
-    scores = graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
-    return graph.add("Add", scores, graph.add("Gather", bias, rows, axis=0))
+    return graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
+
+
+def _add_biases(graph: Graph, scores: str, rows: str, length: str) -> str:
+    """Return the scores of rows (M,) with the biases of the call, -inf where ``item_bias`` forbids."""
+    zeros = graph.add("ConstantOfShape", length)  # (Np,)
+    bias = graph.add("ScatterElements", zeros, "bias_rows", "bias_values", axis=0, reduction="add")
+    scores = graph.add("Add", scores, graph.add("Gather", bias, rows, axis=0))
+    is_forbidden = graph.add("IsInf", graph.add("Gather", "item_bias", rows, axis=0))
+    return graph.add("Where", is_forbidden, graph.constant(-np.inf, np.float32), scores)

@@ -47,8 +47,8 @@ class Source(Protocol):
 class Bundle:
     """A bundle that has passed every check.
 
-    ``table`` is int8 [nb, d, 128], ``scale`` float32 [nb, 128] and ``correction`` int32 [nb, 128], views of the mapped
-    items.bin; ``key`` is the pinned key that signed it, None where unsigned bundles were allowed.
+    ``table`` is int8 [nb, d, 128], ``scale`` and ``bias`` are float32 [nb, 128], views of the mapped items.bin; ``key``
+    is the pinned key that signed it, None where unsigned bundles were allowed.
     """
 
     manifest: Manifest
@@ -56,7 +56,7 @@ class Bundle:
     catalog: Catalog
     table: NDArray[np.int8]
     scale: NDArray[np.float32]
-    correction: NDArray[np.int32]
+    bias: NDArray[np.float32]
     encoder: bytes
     scorer: bytes
     conformance: bytes
@@ -234,9 +234,11 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
     blocks, items, sections = manifest.block_count, contents["items.bin"], manifest.items
     table = np.frombuffer(items, np.int8, sections.table.bytes, sections.table.offset)
     scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset)
-    correction = np.frombuffer(items, "<i4", blocks * BLOCK_ITEMS, sections.correction.offset)
+    bias = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.bias.offset)
     if not np.isfinite(scale).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a scale that is not finite")
+    if not (np.isfinite(bias[: manifest.item_count]).all() and np.isneginf(bias[manifest.item_count :]).all()):
+        raise BundleDamaged("bundle.items_malformed", "items.bin holds a bias that is not finite, -inf for pad rows")
     try:
         card = str(contents["card.md"], "utf-8")
     except UnicodeDecodeError as cause:
@@ -247,7 +249,7 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         catalog=catalog,
         table=table.reshape(blocks, manifest.width, BLOCK_ITEMS),
         scale=scale.reshape(blocks, BLOCK_ITEMS),
-        correction=correction.reshape(blocks, BLOCK_ITEMS),
+        bias=bias.reshape(blocks, BLOCK_ITEMS),
         encoder=bytes(contents["encoder.onnx"]),
         scorer=bytes(contents["scorer.onnx"]),
         conformance=bytes(contents["conformance.json"]),

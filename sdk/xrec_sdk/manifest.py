@@ -66,7 +66,7 @@ class ItemSections:
 
     table: Section
     scale: Section
-    correction: Section
+    bias: Section
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Manifest:
 def section_sizes(item_count: int, width: int) -> dict[str, int]:
     """Return the exact size of each section of items.bin in bytes."""
     padded = -(-item_count // BLOCK_ITEMS) * BLOCK_ITEMS
-    return {"table": padded * width, "scale": 4 * padded, "correction": 4 * padded}
+    return {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded}
 
 
 def to_bytes(manifest: Manifest) -> bytes:
@@ -126,7 +126,7 @@ def to_bytes(manifest: Manifest) -> bytes:
         },
         "seen": {"events": manifest.seen_events, "filter": manifest.filter_seen},
         "repeat": repeat and {"weight": repeat.weight, "half_life_ms": repeat.half_life_ms, "events": repeat.events},
-        "items": {name: vars(getattr(manifest.items, name)) for name in ("table", "scale", "correction")},
+        "items": {name: vars(getattr(manifest.items, name)) for name in ("table", "scale", "bias")},
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "parity": dict(manifest.parity),
         "model": dict(manifest.model),

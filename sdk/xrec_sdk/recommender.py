@@ -94,7 +94,6 @@ class Recommender:
         self._clock_ms = clock_ms
         self._local = threading.local()
         self._free = self.runtime.no_bias()
-        self._free.flags.writeable = False
         self._nobody = np.zeros(self.bundle.manifest.width, dtype=np.float32)
 
     def __enter__(self) -> Recommender:

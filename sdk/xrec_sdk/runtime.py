@@ -50,7 +50,6 @@ class Runtime:
         self._initializers = _initializers(bundle)
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
-        self._padded = bundle.manifest.padded_count
         make_options = session_options or (lambda: _options(num_threads))
         wanted, missing = _available(providers)
         if missing:
@@ -118,10 +117,8 @@ class Runtime:
         return rows, scores
 
     def no_bias(self) -> NDArray[np.float32]:
-        """Return a new item bias that allows every item, (Np,) float32: zeros, -inf for pad rows."""
-        bias = np.zeros(self._padded, dtype=np.float32)
-        bias[self._item_count :] = -np.inf
-        return bias
+        """Return the item bias that allows every item, (Np,) float32, read-only: copy it to forbid some."""
+        return self._bundle.bias.reshape(-1)
 
 
 def _available(providers: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -146,7 +143,7 @@ def _options(num_threads: int) -> Any:
 def _initializers(bundle: Bundle) -> dict[str, Any]:
     import onnxruntime
 
-    arrays = {"item_table": bundle.table, "item_scale": bundle.scale, "item_correction": bundle.correction}
+    arrays = {"item_table": bundle.table, "item_scale": bundle.scale}
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
@@ -170,8 +167,8 @@ def _session(graph: bytes, name: str, providers: list[str], options: Any, values
 
     # BASIC folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    # Prepacking would make a second copy of the table.
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    # Prepacking the scorer's product would make a second copy of the table; the encoder only gathers from it.
+    options.add_session_config_entry("session.disable_prepacking", "1" if name == "scorer.onnx" else "0")
     options.add_session_config_entry(_FOLDER_KEY, folder)
     for initializer, value in values.items():
         options.add_initializer(initializer, value)

@@ -29,15 +29,19 @@ def test_a_row_lies_in_a_lane_of_its_block(count: int) -> None:
 
 def test_pad_and_zero_rows_are_zero() -> None:
     items = quantize_table(np.zeros((130, 8), dtype=np.float32))
-    assert not items.table.any() and not items.correction.any()
+    assert not items.table.any()
+    np.testing.assert_array_equal(items.bias.reshape(-1), [0.0] * 130 + [-np.inf] * 126)
     assert (items.scale == 1).all()
 
 
 def test_sections_are_aligned_and_hold_the_arrays() -> None:
     items = quantize_table(np.random.default_rng(1).normal(size=(300, 24)).astype(np.float32))
     packed, sections = pack_items(items)
-    for name, array in (("table", items.table), ("scale", items.scale), ("correction", items.correction)):
+    for name, array in (("table", items.table), ("scale", items.scale), ("bias", items.bias)):
         section = sections[name]
         assert section.offset % SECTION_ALIGNMENT == 0
         assert packed[section.offset : section.offset + section.bytes] == array.tobytes()
-    np.testing.assert_array_equal(items.correction, 64 * items.table.astype(np.int32).sum(axis=1))
+    sums = items.table.astype(np.int32).sum(axis=1)
+    np.testing.assert_array_equal(
+        items.bias.reshape(-1)[:300], (-64 * sums * items.scale).reshape(-1)[:300].astype(np.float32)
+    )

@@ -28,9 +28,10 @@ class Scorer:
             self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def bias(self) -> NDArray[np.float32]:
+    def allow(self, rows: Any) -> NDArray[np.float32]:
+        """Return the item bias that forbids all rows but these."""
         bias = np.full(self.items.blocks * BLOCK, -np.inf, dtype=np.float32)
-        bias[: self.count] = 0
+        bias[rows] = self.items.bias.reshape(-1)[rows]
         return bias
 
     def top(self, user: Any, k: int, bias: Any = None, rows: Any = (), values: Any = ()) -> tuple[Any, Any]:
@@ -38,7 +39,7 @@ class Scorer:
             ["top_rows", "top_scores"],
             {
                 "user": np.asarray(user, dtype=np.float32).reshape(1, -1),
-                "item_bias": self.bias() if bias is None else bias,
+                "item_bias": self.items.bias.reshape(-1) if bias is None else bias,
                 "bias_rows": np.asarray(rows, dtype=np.int32),
                 "bias_values": np.asarray(values, dtype=np.float32),
                 "k": np.array([k], dtype=np.int32),
@@ -50,7 +51,9 @@ class Scorer:
 
     def reference(self, user: Any, k: int, bias: Any = None, rows: Any = (), values: Any = ()) -> tuple[Any, Any]:
         """Score every row in float32, the sum over the width in order, and sort by score, then row."""
-        total = (self.bias() if bias is None else bias).copy()
+        total = np.where(
+            np.isinf(self.items.bias.reshape(-1) if bias is None else bias), np.float32(-np.inf), np.float32(0)
+        )
         total[np.asarray(rows, dtype=np.int64)] += np.asarray(values, dtype=np.float32)
         products = dequantize(self.items).T * np.asarray(user, dtype=np.float32).reshape(-1, 1)
         scores = np.zeros(products.shape[1], dtype=np.float32)
@@ -108,9 +111,7 @@ def test_biases_add_up_and_minus_infinity_forbids() -> None:
     random = np.random.default_rng(2)
     scorer = Scorer(random.normal(size=(1500, 32)).astype(np.float32))
     user = random.normal(size=32)
-    bias = scorer.bias()
-    bias[:1500] += random.normal(size=1500).astype(np.float32)
-    bias[random.permutation(1500)[:1200]] = -np.inf
+    bias = scorer.allow(random.permutation(1500)[:300])
     rows = random.permutation(1500)[:50]
     values = random.normal(size=50)
     values[:25] = -np.inf
@@ -120,9 +121,7 @@ def test_biases_add_up_and_minus_infinity_forbids() -> None:
 def test_fewer_allowed_items_than_asked_for_end_in_minus_infinity_and_never_a_pad_row() -> None:
     random = np.random.default_rng(3)
     scorer = Scorer(random.normal(size=(200, 16)).astype(np.float32))
-    bias = np.full(256, -np.inf, dtype=np.float32)
-    bias[[50, 150]] = 0
-    rows, scores = scorer.top(random.normal(size=16), 200, bias)
+    rows, scores = scorer.top(random.normal(size=16), 200, scorer.allow([50, 150]))
     assert set(rows[:2]) == {50, 150}
     assert np.isfinite(scores[:2]).all() and np.isneginf(scores[2:]).all()
     np.testing.assert_array_equal(rows[2:], [row for row in range(200) if row not in (50, 150)])

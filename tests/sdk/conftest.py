@@ -115,7 +115,7 @@ def encoder_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
     inputs = [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")]
     numbers = [constant("lanes", 128, np.int32), constant("depth", 128), constant("off_on", [0, 1], np.float32)]
     numbers += [constant("last", [-1]), constant("one", [1])]
-    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", width])], tensors[:2] + numbers)
+    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", width])], tensors + numbers)
 
 
 def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
@@ -147,7 +147,7 @@ def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
     ]
     outputs = [value("top_rows", TensorProto.INT32, ["k"]), value("top_scores", TensorProto.FLOAT, ["k"])]
     numbers = [constant("lanes", 128), constant("zero", 0), constant("step", 1), constant("all", [-1])]
-    return model(nodes, inputs, outputs, [*tensors[:2], *numbers, constant("one", [1])])
+    return model(nodes, inputs, outputs, [*tensors, *numbers, constant("one", [1])])
 
 
 def golden_cases(vectors: NDArray[np.float32]) -> dict[str, Any]:
@@ -173,8 +173,9 @@ def make_bundle(folder: Path, item_count: int = ITEMS, width: int = WIDTH) -> Ha
     random, blocks = np.random.default_rng(SEED), -(-item_count // 128)
     table = random.integers(-127, 128, (blocks, width, 128), dtype=np.int8)
     scale = random.uniform(0.005, 0.01, (blocks, 128)).astype(np.float32)
-    correction = (64 * table.sum(axis=1, dtype=np.int32)).astype(np.int32)
-    sections = [padded(table.tobytes()), padded(scale.tobytes()), correction.tobytes()]
+    bias = np.zeros((blocks, 128), dtype=np.float32)  # the handmade scorer has no zero point to take away
+    bias.reshape(-1)[item_count:] = -np.inf
+    sections = [padded(table.tobytes()), padded(scale.tobytes()), bias.tobytes()]
     tensors = [external("item_table", table, 0), external("item_scale", scale, len(sections[0]))]
     vectors = (table[:3] * scale[:3, None, :]).transpose(0, 2, 1).reshape(-1, width)[:ITEMS]
     folder.mkdir(parents=True)

@@ -63,11 +63,13 @@ def test_a_bundle_opens_with_its_arrays_mapped_and_not_copied(shared_bundle):
     bundle = open_bundle(shared_bundle.folder, trusted_keys=[generate_key()[1], shared_bundle.key])
     assert bundle.key == shared_bundle.key
     assert bundle.manifest.item_count == len(bundle.ids) == len(bundle.catalog) == 300
-    assert (bundle.table.shape, bundle.scale.shape, bundle.correction.shape) == ((3, 8, 128), (3, 128), (3, 128))
+    assert (bundle.table.shape, bundle.scale.shape, bundle.bias.shape) == ((3, 8, 128), (3, 128), (3, 128))
     assert not (bundle.table.flags.owndata or bundle.table.flags.writeable)
     rows = np.asarray([0, 127, 128, 299], dtype=np.int32)
     np.testing.assert_array_equal(bundle.item_vectors(rows), shared_bundle.vectors[rows])
-    assert (bundle.correction == 64 * bundle.table.astype(np.int32).sum(axis=1)).all()
+    everything = Runtime(bundle).no_bias()
+    np.testing.assert_array_equal(everything, [0.0] * 300 + [-np.inf] * 84)
+    assert everything.base is not None and not everything.flags.writeable
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -164,6 +166,16 @@ def test_signed_files_that_do_not_fit_together_are_refused(own_bundle):
     (own_bundle.folder / "ids.bin").write_bytes(pack_ids(["a", "b"]))
     own_bundle.resign()
     assert refusal(own_bundle.folder, own_bundle).code == "bundle.count_mismatch"
+
+
+@pytest.mark.parametrize(("row", "value"), [(0, np.nan), (299, -np.inf), (0, np.inf), (300, 0.0), (383, np.nan)])
+def test_a_bias_that_can_not_be_is_refused(own_bundle, row, value):
+    path = own_bundle.folder / "items.bin"
+    content = bytearray(path.read_bytes())
+    np.frombuffer(content, np.float32, 384, 2 * 65_536)[row] = value
+    path.write_bytes(content)
+    own_bundle.resign()
+    assert refusal(own_bundle.folder, own_bundle).code == "bundle.items_malformed"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 50])

@@ -130,7 +130,7 @@ DAMAGE = {
     "items.table.offset": 1,
     "items.scale.offset": 0,
     "items.table.bytes": 1,
-    "items.correction.offset": 65_536 * 1000,
+    "items.bias.offset": 65_536 * 1000,
     "files.ids.bin": None,
     "files.card.md": {"sha256": "0" * 63, "bytes": 1},
     "files.../evil": {"sha256": "0" * 64, "bytes": 1},
