@@ -12,9 +12,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from xrec_sdk.errors import ProfileError, UsageError
 from xrec_sdk.eventid import new_event_id
@@ -30,13 +31,19 @@ CHECKPOINT_EVERY_WRITES = 200
 # Shed this many events at once, so that a full profile does not delete at every write.
 SHED = 64
 
+# place counts up with every event; where events have been erased, it may begin anew, and erasures counts up.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, event TEXT NOT NULL, item_id TEXT NOT NULL, device TEXT NOT NULL,
-    value REAL, recommendation_id TEXT
-) WITHOUT ROWID;
+    place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, event TEXT NOT NULL,
+    item_id TEXT NOT NULL, device TEXT NOT NULL, value REAL, recommendation_id TEXT
+);
 CREATE INDEX IF NOT EXISTS events_in_time ON events (at_ms, id);
+CREATE TABLE IF NOT EXISTS changes (erasures INTEGER NOT NULL);
+INSERT INTO changes SELECT 0 WHERE NOT EXISTS (SELECT * FROM changes);
 """
+_COLUMNS = "id, at_ms, event, item_id, device, value, recommendation_id"
+# One statement, so that both come from one state of the file.
+_READ = f"SELECT erasures, place, {_COLUMNS} FROM changes LEFT JOIN events ON place > ? ORDER BY at_ms, id"
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,14 @@ class Event:
     device: str
     value: float | None = None
     recommendation_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far a profile has been read; equal marks stand for the same events."""
+
+    erasures: int
+    place: int
 
 
 class Profile:
@@ -67,13 +82,14 @@ class Profile:
         self._in_memory = self.path == ":memory:"
         self._local = threading.local()
         self._lock = threading.RLock()
+        # One connection in memory serves all threads, so that they take turns; a file has a connection per thread.
+        self._turn: AbstractContextManager[object] = self._lock if self._in_memory else nullcontext()
         self._connections: list[sqlite3.Connection] = []
         self._pid = os.getpid()
         self._closed = False
         self._writes = 0
-        self._own_changes = 0
         try:
-            with self._faults():
+            with _faults:
                 self._migrate(self._connection())
         except BaseException:
             self._close_connections()
@@ -102,13 +118,31 @@ class Profile:
             else _check_text("recommendation_id", recommendation_id),
         )
         with self._write() as connection:
-            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(vars(kept).values()))
+            connection.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(kept).values()))
             self._shed(connection)
         return kept.id
 
     def events(self) -> list[Event]:
         """Return every event, by time and then by id, oldest first."""
-        return self._select("SELECT * FROM events ORDER BY at_ms, id")
+        return self.read()[1]
+
+    def read(self, after: Mark | None = None) -> tuple[Mark, list[Event]]:
+        """Return the mark of the profile as it is and its events, by time and then by id, oldest first.
+
+        With ``after``, only those recorded since that mark, by whatever process; where events have been erased since
+        (the returned mark has other ``erasures``) all that there are.
+        """
+        with _faults, self._turn:
+            connection = self._connection()
+            rows = connection.execute(_READ, (after.place if after else 0,)).fetchall()
+            if after and rows[0][0] != after.erasures:
+                after = None
+                rows = connection.execute(_READ, (0,)).fetchall()
+        if after and rows[0][1] is None:
+            return after, []
+        places = [row[1] for row in rows if row[1] is not None]
+        mark = Mark(rows[0][0], max(places, default=after.place if after else 0))
+        return mark, [Event(*row[2:]) for row in rows[: len(places)]]
 
     def export(self) -> list[dict[str, object]]:
         """Return every event as a JSON object, oldest first: all that is kept of the user."""
@@ -119,6 +153,7 @@ class Profile:
         with self._write(is_durable=True) as connection:
             count: int = connection.execute("SELECT count(*) FROM events").fetchone()[0]
             connection.execute("DELETE FROM events")
+            connection.execute("UPDATE changes SET erasures = erasures + 1")
         if not self._checkpoint("TRUNCATE", time.monotonic() + BUSY_TIMEOUT_S):
             raise ProfileError(
                 "profile.busy",
@@ -126,20 +161,13 @@ class Profile:
             )
         return count
 
-    def version(self) -> tuple[int, int, int]:
-        """Return a value that differs from an earlier one whenever the events may have changed between."""
-        with self._faults(), self._guard():
-            outside: int = self._connection().execute("PRAGMA data_version").fetchone()[0]
-            # data_version counts for one connection only, so that the connection is part of the value.
-            return self._own_changes, self._local.number if not self._in_memory else 0, outside
-
     def close(self) -> None:
         """Move the log into the database and close every connection; closing twice is harmless."""
         with self._lock:
             if self._closed:
                 return
             if not self._in_memory and os.getpid() == self._pid:
-                with self._faults():
+                with _faults:
                     self._checkpoint("TRUNCATE", time.monotonic())
             self._close_connections()
 
@@ -148,10 +176,6 @@ class Profile:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
-
-    def _select(self, query: str) -> list[Event]:
-        with self._faults(), self._guard():
-            return [Event(*row) for row in self._connection().execute(query)]
 
     def _connection(self) -> sqlite3.Connection:
         if self._closed:
@@ -164,7 +188,6 @@ class Profile:
             connection = self._connect()
             with self._lock:
                 self._connections.append(connection)
-                self._local.number = len(self._connections)
             self._local.connection = connection
         return connection
 
@@ -197,17 +220,8 @@ class Profile:
             )
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
-        # One connection in memory serves all threads, so that they take turns; a file has a connection per thread.
-        if self._in_memory:
-            with self._lock:
-                yield
-        else:
-            yield
-
-    @contextmanager
     def _write(self, is_durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._faults(), self._guard():
+        with _faults, self._turn:
             connection = self._connection()
             if is_durable:
                 connection.execute("PRAGMA synchronous=FULL")
@@ -224,7 +238,6 @@ class Profile:
                 if is_durable:
                     connection.execute("PRAGMA synchronous=NORMAL")
             with self._lock:
-                self._own_changes += 1
                 self._writes += 1
                 is_due = self._writes % CHECKPOINT_EVERY_WRITES == 0
             if is_due:
@@ -234,8 +247,9 @@ class Profile:
         count: int = connection.execute("SELECT count(*) FROM events").fetchone()[0]
         if count > self.max_events:
             spare = count - self.max_events + min(SHED, self.max_events // 10)
-            oldest = "SELECT id FROM events ORDER BY at_ms, id LIMIT ?"
-            connection.execute(f"DELETE FROM events WHERE id IN ({oldest})", (spare,))
+            oldest = "SELECT place FROM events ORDER BY at_ms, id LIMIT ?"
+            connection.execute(f"DELETE FROM events WHERE place IN ({oldest})", (spare,))
+            connection.execute("UPDATE changes SET erasures = erasures + 1")
 
     def _checkpoint(self, mode: str, until: float) -> bool:
         """Move the log into the database; return whether all of it went, False where another process is at it."""
@@ -251,15 +265,23 @@ class Profile:
                 return False
             time.sleep(0.01)
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as cause:
-            raise _fault(cause) from cause
-        except OSError as cause:
-            raise ProfileError("profile.unavailable", f"the profile can't be opened: {cause.strerror}") from cause
 
+class _Faults:
+    """Turns the errors of the file into a ProfileError."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise _fault(error) from error
+        if isinstance(error, OSError):
+            raise ProfileError("profile.unavailable", f"the profile can't be opened: {error.strerror}") from error
+
+
+_faults = _Faults()
 
 _CODES = (
     ("file is not a database", "profile.not_a_database", "the file is not a SQLite database"),

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.errors import UsageError
 from xrec_sdk.eventid import new_event_id
-from xrec_sdk.profile import MAX_EVENTS, Profile
+from xrec_sdk.profile import MAX_EVENTS, Mark, Profile
 from xrec_sdk.reasons import find_reasons
 from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
 from xrec_sdk.runtime import Runtime
-from xrec_sdk.taste import Bias, Taste, again_bias, forbid, history_of, read_taste
+from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid, history_of
 
 Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
 LEAST_POOL = 64
@@ -38,9 +37,9 @@ def now_ms() -> int:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a thread last read of the profile, and the user vector (D,) that follows from it."""
+    """What was last read of the profile, and the user vector (D,) that follows from it."""
 
-    version: tuple[int, int, int]
+    mark: Mark
     taste: Taste
     user: NDArray[np.float32]
 
@@ -92,7 +91,8 @@ class Recommender:
         )
         self.profile = profile if isinstance(profile, Profile) else Profile(profile, max_events)
         self._clock_ms = clock_ms
-        self._local = threading.local()
+        # Replaced whole by whichever thread read the profile last; each call asks the profile what came after its mark.
+        self._last: _Known | None = None
         self._free = self.runtime.no_bias()
         self._nobody = np.zeros(self.bundle.manifest.width, dtype=np.float32)
 
@@ -155,7 +155,7 @@ class Recommender:
             raise UsageError("usage.diversity", f"diversity is {diversity!r}; expected a number from 0 to 1")
         if filter_seen is not None and not isinstance(filter_seen, bool):
             raise UsageError("usage.filter_seen", f"filter_seen is {filter_seen!r}; expected True, False or None")
-        excluded = self._rows("exclude", exclude)
+        excluded = NO_BIAS[0] if exclude == () else self._rows("exclude", exclude)
         item_bias = self._item_bias(candidates, where)
         if k == 0 or item_bias is None:
             return []
@@ -178,7 +178,7 @@ class Recommender:
         if k == 0:
             return []
         alone = np.asarray([row], dtype=np.int32)
-        bias = forbid((alone[:0], np.zeros(0, dtype=np.float32)), alone)
+        bias = forbid(NO_BIAS, alone)
         rows, scores = self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, _Choice(k, None, None, 0.0))
         return self._results(rows, scores, None)
 
@@ -213,21 +213,30 @@ class Recommender:
         self.profile.close()
 
     def _known(self) -> _Known:
-        version = self.profile.version()
-        known: _Known | None = getattr(self._local, "known", None)
-        if known is None or known.version != version:
-            taste = read_taste(self.profile.events(), self.bundle)
+        last = self._last
+        mark, events = self.profile.read(last.mark if last else None)
+        if last and mark == last.mark:
+            return last
+        try:
+            taste = add_events(
+                last.taste if last and mark.erasures == last.mark.erasures else Taste(), events, self.bundle
+            )
+        except ValueError:  # an event with an older time than the last one
+            mark, events = self.profile.read()
+            taste = add_events(Taste(), events, self.bundle)
+        if last and taste.events == last.taste.events:
+            user = last.user
+        else:
             user = self.runtime.encode(history_of(taste, self.bundle.manifest))
-            known = self._local.known = _Known(version, taste, user)
+        self._last = known = _Known(mark, taste, user)
         return known
 
     def _bias(self, known: _Known | None, filter_seen: bool | None) -> Bias:
-        nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         if known is None:
-            return nothing
+            return NO_BIAS
         manifest = self.bundle.manifest
         if manifest.filter_seen if filter_seen is None else filter_seen:
-            return forbid(nothing, known.taste.seen_rows)
+            return known.taste.seen
         return again_bias(known.taste, manifest, self._clock_ms())
 
     def _item_bias(self, candidates: Iterable[str] | None, where: Where | None) -> NDArray[np.float32] | None:
@@ -269,6 +278,8 @@ class Recommender:
         depth = wanted if is_plain else min(count, max(LEAST_POOL, POOL_PER_ANSWER * wanted))
         while True:
             rows, scores = self.runtime.top(user, depth, item_bias, *bias)
+            if is_plain:
+                return rows, scores
             is_whole = len(rows) < depth or depth == count
             if choice.allows is not None:
                 entries = (self.bundle.catalog.entry(row) for row in rows.tolist())

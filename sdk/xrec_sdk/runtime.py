@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,17 @@ class Runtime:
                 raise
             self.fallback = f"{wanted[0]} could not load the bundle ({failure}); the CPU is used"
             self._encoder, self._scorer = _sessions(bundle, self._initializers, [CPU], make_options)
+        self._calls = threading.local()
         self.providers = tuple(self._scorer.get_providers())
 
     def encode(self, history: History) -> NDArray[np.float32]:
         """Return the user vector of a history, (D,) float32; zeros for an empty one."""
-        user: NDArray[np.float32] = self.encode_batch([history])[0]
+        if not len(history):
+            return np.zeros(self._width, dtype=np.float32)
+        users = self._encode(
+            {name: np.asarray(getattr(history, name), dtype=np.int32)[None] for name in ENCODER_INPUTS}
+        )
+        user: NDArray[np.float32] = users[0]
         return user
 
     def encode_batch(self, histories: Sequence[History]) -> NDArray[np.float32]:
@@ -77,12 +84,16 @@ class Runtime:
             )
         if not histories or 0 in lengths:
             return np.zeros((len(histories), self._width), dtype=np.float32)
-        feeds = {
-            name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
-            for name in ENCODER_INPUTS
-        }  # (B, L) each
+        return self._encode(
+            {
+                name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+                for name in ENCODER_INPUTS
+            }
+        )
+
+    def _encode(self, feeds: dict[str, NDArray[np.int32]]) -> NDArray[np.float32]:
         users: NDArray[np.float32] = _run(self._encoder, ["user"], feeds)[0]
-        if users.shape != (len(histories), self._width) or not np.isfinite(users).all():
+        if users.shape != (len(feeds["rows"]), self._width) or not np.isfinite(users).all():
             raise BundleDamaged("bundle.graph_failed", "encoder.onnx gave something else than finite user vectors")
         return users
 
@@ -100,25 +111,47 @@ class Runtime:
         """
         if not 1 <= k <= self._item_count:
             raise UsageError("usage.k", f"k is {k}; the graph answers 1 to {self._item_count}")
-        feeds = {
-            "user": user.reshape(1, self._width),
-            "item_bias": item_bias,
-            "bias_rows": bias_rows,
-            "bias_values": bias_values,
-            "k": np.asarray([k], dtype=np.int32),
-        }
-        rows, scores = _run(self._scorer, ["top_rows", "top_scores"], feeds)
-        if rows.shape != scores.shape or rows.ndim != 1:
-            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave rows and scores of other shapes than (k,)")
-        allowed = scores > -np.inf
-        rows, scores = rows[allowed], scores[allowed]
-        if not np.isfinite(scores).all() or bool(((rows < 0) | (rows >= self._item_count)).any()):
+        call = getattr(self._calls, "scorer", None)
+        if call is None or len(call.rows) != k:
+            call = self._calls.scorer = _ScorerCall(self._scorer, k)
+        rows, scores = call.run((user, item_bias, bias_rows, bias_values))
+        if not np.isfinite(scores).all():
+            allowed = scores > -np.inf
+            rows, scores = rows[allowed], scores[allowed]
+        if not np.isfinite(scores).all() or (len(rows) and not 0 <= rows.min() <= rows.max() < self._item_count):
             raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row or a score that can't be")
         return rows, scores
 
     def no_bias(self) -> NDArray[np.float32]:
         """Return the item bias that allows every item, (Np,) float32, read-only: copy it to forbid some."""
         return self._bundle.bias.reshape(-1)
+
+
+class _ScorerCall:
+    """The scorer's inputs and outputs as one thread has bound them, for one k; an unchanged input is not bound anew."""
+
+    def __init__(self, session: Any, k: int) -> None:
+        self.rows = np.empty(k, dtype=np.int32)
+        self.scores = np.empty(k, dtype=np.float32)
+        self._session = session
+        self._binding = session.io_binding()
+        self._bound: list[NDArray[Any] | None] = [None] * len(SCORER_INPUTS)
+        self._binding.bind_cpu_input("k", np.asarray([k], dtype=np.int32))
+        for name, array in (("top_rows", self.rows), ("top_scores", self.scores)):
+            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Run on the user (D,), the item bias, the bias rows and the bias values."""
+        try:
+            for place, (name, array) in enumerate(zip(SCORER_INPUTS, inputs, strict=False)):
+                if self._bound[place] is not array:
+                    self._binding.bind_cpu_input(name, array[None] if name == "user" else array)
+                    # What changes in an array that is read in place is seen without a second binding.
+                    self._bound[place] = array if array.flags.c_contiguous else None
+            self._session.run_with_iobinding(self._binding)
+        except Exception as cause:  # onnxruntime's errors share no base besides Exception
+            raise _failed(cause) from cause
+        return self.rows.copy(), self.scores.copy()
 
 
 def _available(providers: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -192,5 +225,9 @@ def _run(session: Any, outputs: list[str], feeds: dict[str, NDArray[Any]]) -> li
     try:
         results: list[NDArray[Any]] = session.run(outputs, feeds)
     except Exception as cause:  # onnxruntime's errors share no base besides Exception
-        raise BundleDamaged("bundle.graph_failed", f"onnxruntime can't run the bundle's graph: {cause}") from cause
+        raise _failed(cause) from cause
     return results
+
+
+def _failed(cause: Exception) -> BundleDamaged:
+    return BundleDamaged("bundle.graph_failed", f"onnxruntime can't run the bundle's graph: {cause}")

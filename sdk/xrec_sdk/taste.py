@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +16,68 @@ from xrec_sdk.history import History, encode_history, repeat_bias
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event
 
+T = TypeVar("T", np.int32, np.int64)
 Bias = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Distinct rows, ascending, and what is added to the score of each."""
 
 
+NO_BIAS: Bias = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Taste:
-    """The events that a bundle knows, oldest first: four arrays of length E, and the events themselves."""
+    """What a bundle knows of the user; the rows of ``seen`` are forbidden, ``bought`` are rows and times.
 
-    events: tuple[Event, ...]
-    rows: NDArray[np.int32]
-    event_codes: NDArray[np.int32]
-    device_codes: NDArray[np.int32]
-    at_ms: NDArray[np.int64]
-    seen_rows: NDArray[np.int32]
-    bought: tuple[NDArray[np.int32], NDArray[np.int64]]
+    ``events`` are the last known ones, oldest first, one more than the history holds, and the arrays are theirs.
+    """
+
+    events: tuple[Event, ...] = ()
+    rows: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    event_codes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    device_codes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    at_ms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    seen: Bias = NO_BIAS
+    bought: tuple[NDArray[np.int32], NDArray[np.int64]] = field(
+        default_factory=lambda: (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
+    )
 
 
-def read_taste(events: Sequence[Event], bundle: Bundle) -> Taste:
-    """Return what the bundle knows of a profile's events; unknown items and event types are left out."""
+def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:
+    """Return the taste with further events, oldest first; those of unknown items or types are left out of the history.
+
+    Raises ValueError where one is older than the last of the taste: begin with an empty one then.
+    """
+    if events and taste.events and _time(events[0]) < _time(taste.events[-1]):
+        raise ValueError("the events are older than those of the taste")
     manifest = bundle.manifest
     event_code = {name: code for code, name in enumerate(manifest.vocabulary.events, start=1)}
     device_code = {name: code for code, name in enumerate(manifest.vocabulary.devices, start=1)}
     on_items = [(event, row) for event in events if (row := bundle.ids.row(event.item_id)) is not None]
-    known = [(event, row) for event, row in on_items if event.event in event_code]
-    seen = {row for event, row in on_items if event.event in manifest.seen_events}
+    seen = [row for event, row in on_items if event.event in manifest.seen_events]
     again = manifest.repeat.events if manifest.repeat else ()
     bought = [(row, event.at_ms) for event, row in on_items if event.event in again]
+    keep = slice(-manifest.vocabulary.max_history - 1, None)
+    known = [(event, row) for event, row in on_items if event.event in event_code][keep]
     return Taste(
-        events=tuple(event for event, _ in known),
-        rows=np.asarray([row for _, row in known], dtype=np.int32),
-        event_codes=np.asarray([event_code[event.event] for event, _ in known], dtype=np.int32),
-        device_codes=np.asarray([device_code.get(event.device, 0) for event, _ in known], dtype=np.int32),
-        at_ms=np.asarray([event.at_ms for event, _ in known], dtype=np.int64),
-        seen_rows=np.asarray(sorted(seen), dtype=np.int32),
+        events=(*taste.events, *(event for event, _ in known))[keep],
+        rows=_join(taste.rows, [row for _, row in known])[keep],
+        event_codes=_join(taste.event_codes, [event_code[event.event] for event, _ in known])[keep],
+        device_codes=_join(taste.device_codes, [device_code.get(event.device, 0) for event, _ in known])[keep],
+        at_ms=_join(taste.at_ms, [event.at_ms for event, _ in known])[keep],
+        seen=forbid(taste.seen, np.asarray(seen, dtype=np.int32)),
         bought=(
-            np.asarray([row for row, _ in bought], dtype=np.int32),
-            np.asarray([at_ms for _, at_ms in bought], dtype=np.int64),
+            _join(taste.bought[0], [row for row, _ in bought]),
+            _join(taste.bought[1], [at_ms for _, at_ms in bought]),
         ),
     )
+
+
+def _time(event: Event) -> tuple[int, str]:
+    return event.at_ms, event.id
+
+
+def _join(array: NDArray[T], values: list[int]) -> NDArray[T]:
+    return np.concatenate([array, np.asarray(values, dtype=array.dtype)]) if values else array
 
 
 def history_of(taste: Taste, manifest: Manifest) -> History:
@@ -86,7 +110,7 @@ def histories_without_one(taste: Taste, manifest: Manifest) -> list[History]:
 def again_bias(taste: Taste, manifest: Manifest, now_ms: int) -> Bias:
     """Return what items gain for having been bought before; empty where the bundle has no such rule."""
     if manifest.repeat is None or not len(taste.bought[0]):
-        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        return NO_BIAS
     return repeat_bias(*taste.bought, now_ms, manifest.repeat)
 
 

@@ -117,16 +117,39 @@ def test_two_processes_write_one_profile_at_once(tmp_path):
     profile.close()
 
 
-def test_the_version_changes_with_every_write_from_anywhere(profile, tmp_path):
-    before = profile.version()
-    assert profile.version() == before
+def test_a_mark_divides_what_was_read_from_what_came_after_it_from_anywhere(profile, tmp_path):
+    start, none = profile.read()
+    assert none == [] and profile.read(start) == (start, [])
+    late = profile.record("view", "b", "phone", 20)
+    own, events = profile.read(start)
+    assert own != start and [event.id for event in events] == [late]
+    output = writer(tmp_path / "p.db", "other", 2).communicate()[0].splitlines()
+    both, events = profile.read(own)
+    assert [event.id for event in events] == output[1:] and both.erasures == own.erasures
+    assert [event.id for event in profile.read(start)[1]] == [*output[1:], late]
+    assert profile.read(both) == (both, [])
+
+
+def test_a_mark_from_before_an_erasure_gives_everything_again(tmp_path):
+    profile = Profile(tmp_path / "p.db", max_events=10)
     profile.record("view", "a", "phone", 1)
-    own = profile.version()
-    assert own != before
-    other = Profile(tmp_path / "p.db")
-    other.record("view", "b", "phone", 1)
+    before, _ = profile.read()
+    other = Profile(tmp_path / "p.db", max_events=10)
+    other.forget()
+    other.record("view", "b", "phone", 2)  # at the place that "a" had
+    after, events = profile.read(before)
+    assert after != before and [event.item_id for event in events] == ["b"]
+    for number in range(10):  # one too many
+        other.record("view", f"c{number}", "phone", 3 + number)
     other.close()
-    assert profile.version() != own
+    shed, events = profile.read(after)
+    assert shed.erasures != after.erasures
+    assert (
+        [event.item_id for event in events]
+        == [f"c{number}" for number in range(1, 10)]
+        == [event.item_id for event in profile.events()]
+    )
+    profile.close()
 
 
 def test_threads_share_a_profile(profile):

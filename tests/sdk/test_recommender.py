@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -213,6 +215,83 @@ def test_two_recommenders_on_one_file_see_each_other(shared_bundle, tmp_path):
         assert ids(other.recommend(1)) == ["sku-0"]
         one.record("purchase", "sku-0", device="phone")
         assert "sku-0" not in ids(other.recommend(ITEMS))
+
+
+def test_a_second_process_changes_the_next_list(shared_bundle, tmp_path):
+    code = """
+import sys
+from xrec_sdk.profile import Profile
+profile = Profile(sys.argv[1])
+profile.forget() if sys.argv[2] == "forget" else profile.record("purchase", sys.argv[2], "phone", int(sys.argv[3]))
+profile.close()
+"""
+
+    def elsewhere(*words):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.db"), *words], check=True)
+
+    with Recommender(shared_bundle.folder, tmp_path / "p.db", trusted_keys=[shared_bundle.key]) as made:
+        made.record("view", "sku-5", device="phone", at_ms=NOW_MS)
+        assert ids(made.recommend(3)) == ids(made.recommend(3)) != ["sku-0", "sku-1", "sku-2"]
+        for at_ms in (NOW_MS + 1, NOW_MS - 1):  # after the last event, and before it
+            item_id = ids(made.recommend(1))[0]
+            elsewhere(item_id, str(at_ms))
+            assert item_id not in ids(made.recommend(ITEMS))
+        elsewhere("forget")
+        assert ids(made.recommend(3)) == ["sku-0", "sku-1", "sku-2"]
+
+
+def test_events_as_they_come_give_what_a_fresh_reader_of_the_profile_gives(shared_bundle, tmp_path):
+    random = np.random.default_rng(0)
+    options = {"trusted_keys": [shared_bundle.key], "max_events": 40, "clock_ms": lambda: NOW_MS}
+
+    def lists(who):
+        asked = [who.recommend(5, filter_seen=filter_seen, explain=True) for filter_seen in (True, False)]
+        return [(item.item_id, item.score, item.reasons) for listed in asked for item in listed]
+
+    with Recommender(shared_bundle.folder, tmp_path / "p.db", **options) as made:
+        for number in range(120):
+            event, device = random.choice(["view", "purchase", "wished"]), random.choice(["phone", "pc", "watch"])
+            late_by_ms = int(random.choice([0, 0, 0, 0, random.integers(0, 90_000)]))
+            at_ms = NOW_MS + 1000 * number - late_by_ms
+            made.record(str(event), f"sku-{random.integers(0, 320)}", device=str(device), at_ms=at_ms)
+            if random.integers(0, 60) == 0:
+                made.forget()
+            with Recommender(shared_bundle.folder, tmp_path / "p.db", **options) as fresh:
+                assert lists(made) == lists(fresh)
+
+
+def test_the_history_is_encoded_again_only_when_it_has_changed(recommender, monkeypatch):
+    encoded = []
+    encode = recommender.runtime.encode
+    monkeypatch.setattr(recommender.runtime, "encode", lambda history: encoded.append(len(history)) or encode(history))
+    recommender.record("view", "sku-5", device="phone", at_ms=NOW_MS)
+    first = recommender.recommend(3)
+    assert ids(recommender.recommend(3, filter_seen=False)) == ids(first)
+    recommender.feedback(first[0].recommendation_id, first[0].item_id, "impression")  # no event of the bundle's
+    assert ids(recommender.recommend(3)) == ids(first)
+    other = threading.Thread(target=recommender.recommend)
+    other.start()
+    other.join()
+    assert encoded == [1]
+    recommender.record("view", "sku-6", device="phone", at_ms=NOW_MS)
+    recommender.recommend(3)
+    recommender.forget()
+    recommender.recommend(3)
+    assert encoded == [1, 2, 0]
+
+
+def test_an_array_that_changes_between_two_calls_is_read_anew(recommender):
+    runtime, user = recommender.runtime, np.zeros(8, dtype=np.float32)
+    item_bias = runtime.no_bias().copy()
+    rows, values = np.asarray([7], dtype=np.int32), np.asarray([1.0], dtype=np.float32)
+    assert runtime.top(user, 3, item_bias, rows, values)[0].tolist() == [7, 0, 1]
+    item_bias[0], rows[0], values[0] = -np.inf, 9, 2.0
+    top, scores = runtime.top(user, 3, item_bias, rows, values)
+    assert (top.tolist(), scores.tolist()) == ([9, 1, 2], [2.0, 0.0, 0.0])
+    assert runtime.top(user, 2, runtime.no_bias(), rows[:0], values[:0])[0].tolist() == [0, 1]
+    user[:] = recommender.bundle.item_vectors(np.asarray([200], dtype=np.int32))[0]
+    assert runtime.top(user, 3, item_bias, rows[:0], values[:0])[1][0] > 0
+    assert (top.tolist(), scores.tolist()) == ([9, 1, 2], [2.0, 0.0, 0.0])  # the caller's own
 
 
 def test_threads_record_and_recommend_at_once(shared_bundle, tmp_path):
