@@ -13,8 +13,8 @@ from xrec_export.quantize import BLOCK, USER_ZERO_POINT, QuantizedTable, Section
 
 USER_LEVELS = 63
 SMALLEST_USER = 1e-25
-CANDIDATES_PER_ANSWER = 4
-LEAST_CANDIDATES = 40
+CANDIDATES_PER_ANSWER = 3
+LEAST_CANDIDATES = 32
 
 
 def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
@@ -25,7 +25,8 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     table = graph.external("item_table", items.table, sections["table"])
     scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
 
-    coarse = _scan(graph, table, scale)
+    user_scale = _user_scale(graph)
+    coarse = _scan(graph, table, scale, user_scale)
     wanted = graph.add("Mul", answers, graph.constant([CANDIDATES_PER_ANSWER], np.int64))
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
@@ -33,8 +34,9 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK, np.int64)), lane)
     item_scale = graph.add("Gather", scale, rows, axis=0)
     scores = _score_exactly(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
-    length = graph.add("Max", answers, graph.constant([padded], np.int64))  # Np, unknown before k is: no folding
-    scores = _add_biases(graph, scores, rows, length)
+    # A zero that no runtime knows before it runs, so that none folds Np zeros into the model.
+    zero = graph.add("Sub", user_scale, user_scale)
+    scores = _add_biases(graph, scores, rows, graph.add("Expand", zero, graph.constant([padded], np.int64)))
 
     best, places_of_best = graph.top(scores, answers, largest=True)
     graph.add("Identity", best, out="top_scores")
@@ -55,15 +57,19 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     )
 
 
-def _scan(graph: Graph, table: str, scale: str) -> str:
+def _user_scale(graph: Graph) -> str:
+    """Return what one of the 63 levels of the user vector stands for, a scalar."""
+    size = graph.add("ReduceMax", graph.add("Abs", "user"), keepdims=0)
+    size = graph.add("Max", size, graph.constant(SMALLEST_USER, np.float32))  # a zero vector must not divide by zero
+    return graph.add("Div", size, graph.constant(USER_LEVELS, np.float32))
+
+
+def _scan(graph: Graph, table: str, scale: str, user_scale: str) -> str:
     """Score every row with the user vector in 7 bits, (nb, 128), in units of the user vector's scale.
 
     Few passes over Np numbers: ``item_bias`` takes the zero point away and forbids at once, and the few biases of the
     call are divided by that scale instead of multiplying every score by it.
     """
-    size = graph.add("ReduceMax", graph.add("Abs", "user"), keepdims=0)
-    size = graph.add("Max", size, graph.constant(SMALLEST_USER, np.float32))  # a zero vector must not divide by zero
-    user_scale = graph.add("Div", size, graph.constant(USER_LEVELS, np.float32))
     quantized = graph.add("QuantizeLinear", "user", user_scale, graph.constant(USER_ZERO_POINT, np.uint8))
     products = graph.add("MatMulInteger", quantized, table)  # (1, D) x (nb, D, 128) -> (nb, 1, 128)
     products = graph.add("Reshape", products, graph.constant([-1], np.int64))
@@ -107,9 +113,8 @@ def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, 
     return graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
 
 
-def _add_biases(graph: Graph, scores: str, rows: str, length: str) -> str:
-    """Return the scores of rows (M,) with the biases of the call, -inf where ``item_bias`` forbids."""
-    zeros = graph.add("ConstantOfShape", length)  # (Np,)
+def _add_biases(graph: Graph, scores: str, rows: str, zeros: str) -> str:
+    """Return the scores of rows (M,) with the biases of the call, -inf where ``item_bias`` forbids; zeros are (Np,)."""
     bias = graph.add("ScatterElements", zeros, "bias_rows", "bias_values", axis=0, reduction="add")
     scores = graph.add("Add", scores, graph.add("Gather", bias, rows, axis=0))
     is_forbidden = graph.add("IsInf", graph.add("Gather", "item_bias", rows, axis=0))
