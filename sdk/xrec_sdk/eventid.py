@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 
 _lock = threading.Lock()
 _last = 0
@@ -15,7 +14,8 @@ def uuid7(now_ms: int, random_bits: int) -> str:
     """Return the UUIDv7 of a time and 74 random bits, as 36 characters."""
     value = (now_ms & 0xFFFFFFFFFFFF) << 80 | 0x7 << 76 | (random_bits >> 62 & 0xFFF) << 64
     value |= 0b10 << 62 | random_bits & 0x3FFFFFFFFFFFFFFF
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def new_event_id() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,13 @@ class Runtime:
         if call is None or len(call.rows) != k:
             call = self._calls.scorer = _ScorerCall(self._scorer, k)
         rows, scores = call.run((user, item_bias, bias_rows, bias_values))
-        if not np.isfinite(scores).all():
+        if not isfinite(np.add.reduce(scores)):  # one pass over the usual list; -inf ends one that is not full
             allowed = scores > -np.inf
             rows, scores = rows[allowed], scores[allowed]
-        if not np.isfinite(scores).all() or (len(rows) and not 0 <= rows.min() <= rows.max() < self._item_count):
-            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row or a score that can't be")
+            if not np.isfinite(scores).all():
+                raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a score that is not finite")
+        if np.maximum.reduce(rows.view(np.uint32), initial=0) >= self._item_count:  # a negative row is a large one
+            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row that is not there")
         return rows, scores
 
     def no_bias(self) -> NDArray[np.float32]:
