@@ -1,8 +1,8 @@
 """Turn a user's events into the arrays that the encoder reads; training and serving both use this.
 
 Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; an
-unknown device is code 0; the gap of an event is the time since the event before it, in buckets; the last
-``max_history`` events count.
+unknown device is code 0; with ``distinct_items`` only the last event of each item counts; the gap of an event is the
+time since the counted event before it, in buckets; the last ``max_history`` of these events count.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Vocabulary:
     devices: tuple[str, ...]
     gap_edges_ms: tuple[int, ...] = DEFAULT_GAP_EDGES_MS
     max_history: int = 50
+    distinct_items: bool = False
 
     @property
     def event_count(self) -> int:
@@ -83,6 +84,12 @@ def gap_codes(at_ms: NDArray[np.int64], is_first: NDArray[np.bool_], edges_ms: t
     return codes.astype(np.int32)
 
 
+def last_of_each(rows: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the ascending places of the last occurrence of each row, int64."""
+    _, from_the_end = np.unique(rows[::-1], return_index=True)
+    return np.sort(len(rows) - 1 - from_the_end)
+
+
 def encode_history(
     rows: NDArray[np.int32],
     events: NDArray[np.int32],
@@ -91,6 +98,9 @@ def encode_history(
     vocabulary: Vocabulary,
 ) -> History:
     """Encode one user's known events, oldest first, and keep the last ``max_history``."""
+    if vocabulary.distinct_items:
+        last = last_of_each(rows)
+        rows, events, devices, at_ms = rows[last], events[last], devices[last], at_ms[last]
     is_first = np.zeros(len(rows), dtype=np.bool_)
     is_first[:1] = True
     gaps = gap_codes(at_ms, is_first, vocabulary.gap_edges_ms)

@@ -90,7 +90,7 @@ def test_buy_again_counts_only_the_events_that_are_named():
 
 def test_item_knn_ranks_by_cosine_with_shrinkage():
     log = log_of([[(0, 1), (1, 2)], [(0, 1), (1, 2)], [(0, 1), (2, 2)], [(3, 1), (3, 2)], [(0, 9)]], 4)
-    matrix = baselines._users_by_items(log, everything(log))
+    matrix = baselines.users_by_items(log, everything(log))
     similarity = baselines._nearest(matrix, 10, 1.0).toarray()
     # users: item 0 has four, item 1 two, item 2 and 3 one; 0 and 1 share two users, 0 and 2 one
     expected = np.zeros((4, 4))
@@ -103,7 +103,7 @@ def test_item_knn_ranks_by_cosine_with_shrinkage():
 
 def test_item_knn_keeps_only_the_nearest_neighbours():
     log = log_of([[(0, 1), (1, 2)], [(0, 1), (1, 2)], [(0, 1), (2, 2)]], 3)
-    similarity = baselines._nearest(baselines._users_by_items(log, everything(log)), 1, 0.0).toarray()
+    similarity = baselines._nearest(baselines.users_by_items(log, everything(log)), 1, 0.0).toarray()
     assert (similarity[0] > 0).tolist() == [False, True, False]
 
 
@@ -118,7 +118,7 @@ def test_a_decayed_history_lets_the_last_item_speak_loudest():
 
 def test_ease_equals_the_closed_form_of_the_paper():
     log = random_log()
-    matrix = baselines._users_by_items(log, everything(log))
+    matrix = baselines.users_by_items(log, everything(log))
     dense = matrix.toarray().astype(np.float64)
     inverse = np.linalg.inv(dense.T @ dense + 7.0 * np.eye(25))
     expected = -inverse / np.diag(inverse)

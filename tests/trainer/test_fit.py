@@ -10,15 +10,20 @@ import pytest
 import torch
 from small_shop import small_config
 from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.history import DAY_MS
 from xrec_trainer import dataset
+from xrec_trainer.baselines import users_by_items
+from xrec_trainer.batches import prefix_batches, prefixes
 from xrec_trainer.config import FitConfig, parse
-from xrec_trainer.fit import Trainer, fit
+from xrec_trainer.fit import fit, target_mask
 from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import fake_quantize
 from xrec_trainer.ranking import model_ranker
 from xrec_trainer.run import load_run
 from xrec_trainer.splits import make_study
+from xrec_trainer.svd import svd_rows
+from xrec_trainer.trend import Trend, trend_prior
 
 
 def test_the_model_learns_the_chains_far_better_than_chance(trained: Path) -> None:
@@ -64,23 +69,23 @@ def test_a_run_folder_with_other_settings_is_refused(shop: Path, trained: Path) 
 def test_the_chunked_loss_and_its_gradients_equal_those_of_torch() -> None:
     torch.manual_seed(3)
     users, table = torch.randn(1100, 8, dtype=torch.float64), torch.randn(37, 8, dtype=torch.float64)
-    targets = torch.randint(37, (1100,))
+    places, targets = torch.randint(1100, (2500,)).sort().values, torch.randint(37, (2500,))  # none, one or several
     for values in (users, table):
         values.requires_grad_(True)
-    full_cross_entropy(users, table, targets).backward()
+    full_cross_entropy(users, table, places, targets).backward()
     ours = users.grad.clone(), table.grad.clone()
     users.grad = table.grad = None
-    expected = torch.nn.functional.cross_entropy(users @ table.T, targets)
+    expected = torch.nn.functional.cross_entropy(users[places] @ table.T, targets)
     expected.backward()
-    assert torch.allclose(full_cross_entropy(users, table, targets), expected)
+    assert torch.allclose(full_cross_entropy(users, table, places, targets), expected)
     assert torch.allclose(ours[0], users.grad) and torch.allclose(ours[1], table.grad)
 
 
 def test_the_sampled_loss_over_all_items_evenly_is_the_full_loss() -> None:
     torch.manual_seed(4)
     users, table, targets = torch.randn(20, 8), torch.randn(37, 8), torch.randint(37, (20,))
-    every = torch.arange(37)
-    sampled = sampled_cross_entropy(users, table, targets, every, torch.zeros(37))
+    every, places = torch.arange(37), torch.arange(20)
+    sampled = sampled_cross_entropy(users, table, places, targets, every, torch.zeros(37))
     assert torch.allclose(sampled, torch.nn.functional.cross_entropy(users @ table.T, targets), atol=1e-5)
 
 
@@ -100,15 +105,66 @@ def test_no_validation_or_test_event_is_learned(shop: Path) -> None:
     assert latest_learned < study.validation["all"].now_ms.min() <= study.test["all"].now_ms.min()
 
 
-def test_future_targets_lie_within_the_horizon_and_before_the_split(shop: Path) -> None:
+def test_a_prefix_is_asked_for_the_targets_of_the_horizon_after_it_and_no_others(shop: Path) -> None:
+    config = small_config(horizon_days=5.0, burn_in_days=20.0, learns_repeats=False)
+    study = make_study(dataset.read(shop), config)
+    log, is_target = study.log, target_mask(study, config)
+    begin_ms = int(log.at_ms.min()) + 20 * DAY_MS
+    random = np.random.default_rng(1)
+    cuts = prefixes(log, study.train_end, is_target, begin_ms, 5 * DAY_MS, 3, random)
+    assert len(cuts) > 50
+    for start, cut, until in cuts:
+        assert start in log.user_start and start < cut < until <= study.train_end[log.user[start]]
+        assert log.at_ms[until - 1] >= begin_ms and log.at_ms[until - 1] - log.at_ms[cut] <= 5 * DAY_MS
+    asked = 0
+    for batch in prefix_batches(log, cuts, is_target, 256, random):
+        assert batch.rows.numel() <= 1.25 * 256 + log.vocabulary.max_history
+        histories = batch.rows.numpy()
+        longest = histories.shape[1]
+        for place in range(len(batch.asked)):
+            wanted = batch.targets[batch.places == place].numpy()
+            seen = histories[place, : int(batch.asked[place]) - place * longest + 1]
+            assert len(wanted) == len(set(wanted)) > 0 and not set(wanted) & set(seen)
+            asked += 1
+    assert asked == len(cuts)
+
+
+def test_prefix_training_from_singular_vectors_learns_and_repeats_to_the_bit(shop: Path, tmp_path: Path) -> None:
+    config = small_config(
+        encoder="pool", horizon_days=5.0, distinct_items=True, initial_rows="svd", max_epochs=2, batch_tokens=2048
+    )
+    first, second = fit(shop, tmp_path / "a", config), fit(shop, tmp_path / "b", config)
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    cases = first.study.test["all"]
+    recall = per_case(model_ranker(first.model, first.log)(cases, 10), cases, [10])["recall@10"]
+    assert float(np.mean(recall)) > 3 * 10 / len(first.catalogue)
+
+
+def test_svd_rows_reproduce_a_matrix_of_low_rank(shop: Path) -> None:
     study = make_study(dataset.read(shop), small_config())
-    trainer = Trainer(study, small_config(horizon_days=5.0), Path("no-such-checkpoint"), lambda line: None)
-    drawn = trainer._targets(np.random.default_rng(1))
-    asked = np.flatnonzero(drawn >= 0)
-    wait = study.log.at_ms[drawn[asked]] - study.log.at_ms[asked]
-    assert len(asked) > 100 and wait.min() > 0 and wait.max() <= 5 * 86_400_000
-    assert (study.log.user[drawn[asked]] == study.log.user[asked]).all()
-    assert study.train_mask[drawn[asked]].all() and trainer.is_target[drawn[asked]].all()
+    rows = svd_rows(study.log, study.train_mask, 500).numpy()
+    matrix = users_by_items(study.log, study.train_mask).toarray()
+    strength = np.linalg.svd(matrix, compute_uv=False)
+    scale = 0.05 * len(study.catalogue) ** 0.5
+    assert np.allclose(np.linalg.norm(matrix @ rows / scale, axis=0)[:20], strength[:20], rtol=1e-3)
+
+
+def test_a_log_without_a_target_to_learn_is_an_error(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        fit(shop, tmp_path / "run", small_config(burn_in_days=10_000.0))
+    assert caught.value.code == "data.no_targets"
+
+
+def test_the_trend_lifts_what_sold_last(shop: Path) -> None:
+    study = make_study(dataset.read(shop), small_config())
+    prior = trend_prior(study.log, study.train_mask, Trend(0.5, 7.0))
+    assert int(prior.argmax()) in study.log.item[study.train_mask] and (prior >= 0).all() and prior.max() > 0
+    assert torch.equal(trend_prior(study.log, study.train_mask, None), torch.zeros(len(study.catalogue)))
+    short = trend_prior(study.log, study.train_mask, Trend(0.5, 0.001))
+    last = study.log.at_ms[study.train_mask].max()
+    now = study.log.item[study.train_mask & (study.log.at_ms == last)]
+    assert set(np.flatnonzero(short.numpy() > 0.01)) == set(now)
 
 
 def test_leave_one_out_asks_for_the_last_event(shop: Path) -> None:

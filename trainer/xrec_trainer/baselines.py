@@ -87,7 +87,7 @@ def item_knn(
     each item of the history votes for its nearest ``neighbours``, never for itself. With ``history_half_life_days`` a
     vote is worth ``2 ** (-age / half life)`` of the item's last event.
     """
-    similarity = _nearest(_users_by_items(log, train_mask), neighbours, shrinkage)
+    similarity = _nearest(users_by_items(log, train_mask), neighbours, shrinkage)
 
     def score(histories: sparse.csr_matrix) -> NDArray[np.float32]:
         scores = (histories @ similarity).toarray()  # (c, N) @ (N, N) -> (c, N)
@@ -112,7 +112,7 @@ def ease(
     ``max_items`` most used items have a model (10,000 take 400 MB, and 1.3 GB while they are made); the others come
     after them by popularity.
     """
-    matrix = _users_by_items(log, train_mask)
+    matrix = users_by_items(log, train_mask)
     users_of = np.asarray(matrix.sum(axis=0)).ravel()
     chosen = np.sort(np.argsort(-users_of, kind="stable")[:max_items])
     weights = _ease_weights(matrix[:, chosen].tocsc(), regularization)
@@ -169,8 +169,8 @@ def _fill(
     places[: len(rows)] = rows
 
 
-def _users_by_items(log: Log, train_mask: NDArray[np.bool_]) -> sparse.csr_matrix:
-    # (U, N) of ones
+def users_by_items(log: Log, train_mask: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Return who had which item in the events of ``train_mask``, (U, N) of ones."""
     user, item = log.user[train_mask], log.item[train_mask]
     matrix = sparse.csr_matrix(
         (np.ones(len(user), dtype=np.float32), (user, item)), shape=(len(log.user_start) - 1, log.item_count)

@@ -1,6 +1,6 @@
-"""Cut users' training events into windows and pack windows of like length into batches."""
+"""Cut users' training events into histories and pack histories of like length into batches."""
 
-# B windows, L events
+# B histories, L events, E events of the log, U asked positions, T targets
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xrec_trainer.dataset import Log
+from xrec_trainer.dataset import Log, encode_case
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows padded on the right: four (B, L) inputs, the item to predict at each position, and where there is one."""
+    """Histories padded on the right: four (B, L) inputs, U of their B * L positions, and T targets at those.
+
+    ``asked`` (U,) names the positions and ``places`` (T,), ascending, the one of U that each of ``targets`` (T,)
+    belongs to.
+    """
 
     rows: Tensor
     events: Tensor
     devices: Tensor
     gaps: Tensor
-    target_rows: Tensor
-    is_target: Tensor
+    asked: Tensor
+    places: Tensor
+    targets: Tensor
 
 
 def windows(
@@ -58,32 +63,63 @@ def next_targets(log: Log, train_end: NDArray[np.int64], is_target: NDArray[np.b
     return np.where(is_learned, following, -1)
 
 
-def future_targets(
-    log: Log, train_end: NDArray[np.int64], is_target: NDArray[np.bool_], horizon_ms: int, random: np.random.Generator
+def prefixes(
+    log: Log,
+    train_end: NDArray[np.int64],
+    is_target: NDArray[np.bool_],
+    begin_ms: int,
+    horizon_ms: int,
+    per_user: int,
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Return for each event the index of one random target within ``horizon_ms`` after it, -1 where none; (E,) int64.
+    """Cut each user's training events at random times from ``begin_ms`` on; return (S, 3) of start, cut and until.
 
-    Events of the same instant (one basket) are not targets of each other: what is asked on the device is what comes
-    later, not what lies in the same basket.
+    [start, cut) is a history and the targets in [cut, until), ``horizon_ms`` long, are what came after it; cuts with
+    an empty history or without a target are left out.
     """
-    targets = np.flatnonzero(is_target)
-    place = log.at_ms - log.at_ms.min()
-    stride = int(place.max()) + horizon_ms + 2
-    key = log.user.astype(np.int64) * stride + place  # ascending over the whole log
-    after = np.searchsorted(key, key, side="right")
-    until = np.minimum(np.searchsorted(key, key + horizon_ms, side="right"), train_end[log.user])
-    low, high = np.searchsorted(targets, after), np.searchsorted(targets, until)
-    drawn = low + (random.random(len(log)) * (high - low)).astype(np.int64)
-    return np.where(high > low, targets[np.minimum(drawn, len(targets) - 1)], -1)
+    base_ms = int(log.at_ms.min())
+    end_ms = int(log.at_ms[np.arange(len(log)) < train_end[log.user]].max())
+    stride = int(log.at_ms.max()) - base_ms + horizon_ms + 2
+    key = log.user.astype(np.int64) * stride + (log.at_ms - base_ms)  # ascending over the whole log
+    users = np.repeat(np.arange(len(train_end)), per_user)
+    at = users * stride + random.integers(begin_ms - base_ms, end_ms - base_ms + 1, size=len(users))
+    ends = train_end[users]
+    start = log.user_start[users]
+    cut, until = (np.minimum(np.searchsorted(key, edge), ends) for edge in (at, at + horizon_ms))
+    before = np.concatenate([[0], np.cumsum(is_target)])  # number of targets before an event
+    chosen = (cut > start) & (before[until] > before[cut])
+    return np.stack([start[chosen], cut[chosen], until[chosen]], axis=1)
 
 
-def batches(
+def prefix_batches(
+    log: Log, cuts: NDArray[np.int64], is_target: NDArray[np.bool_], batch_tokens: int, random: np.random.Generator
+) -> Iterator[Batch]:
+    """Yield batches of what ``prefixes`` returned: each history's last position is asked for all its targets."""
+    lengths = np.minimum(cuts[:, 1] - cuts[:, 0], log.vocabulary.max_history)
+    for group in _groups(lengths, batch_tokens, random):
+        histories = [encode_case(log, np.arange(start, cut)) for start, cut, _ in cuts[group]]
+        wanted = [np.unique(log.item[cut:until][is_target[cut:until]]) for _, cut, until in cuts[group]]
+        longest = max(map(len, histories))
+        inputs = np.zeros((4, len(group), longest), dtype=np.int64)
+        for place, history in enumerate(histories):
+            inputs[:, place, : len(history)] = history.rows, history.events, history.devices, history.gaps
+        last = np.arange(len(group)) * longest + [len(history) - 1 for history in histories]
+        places = np.repeat(np.arange(len(group)), [len(items) for items in wanted])
+        yield Batch(*map(torch.from_numpy, (*inputs, last, places, np.concatenate(wanted).astype(np.int64))))
+
+
+def next_batches(
     log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64], batch_tokens: int, random: np.random.Generator
 ) -> Iterator[Batch]:
-    """Yield batches of about ``batch_tokens`` positions, padding included, in random order."""
-    spans = spans[random.permutation(len(spans))]
-    lengths = spans[:, 1] - spans[:, 0]
-    order = np.argsort(lengths, kind="stable")
+    """Yield batches of windows (W, 2): each position that ``target_of`` (E,) gives a target for is asked for it."""
+    for group in _groups(spans[:, 1] - spans[:, 0], batch_tokens, random):
+        yield _collate(log, spans[group], target_of)
+
+
+def _groups(lengths: NDArray[np.int64], batch_tokens: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield groups of like lengths of about ``batch_tokens`` positions, padding included, in random order."""
+    shuffled = random.permutation(len(lengths))
+    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     groups, begin = [], 0
     while begin < len(order):
         size = max(1, batch_tokens // int(lengths[order[begin]]))
@@ -93,16 +129,17 @@ def batches(
         groups.append(order[begin:end])
         begin = end
     for group in random.permutation(len(groups)):
-        yield collate(log, spans[groups[group]], target_of)
+        yield groups[group]
 
 
-def collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64]) -> Batch:
+def _collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64]) -> Batch:
     """Pad the windows on the right with zeros; a causal encoder never looks there."""
     lengths = spans[:, 1] - spans[:, 0]
     places = np.arange(lengths.max())
     is_real = places[None, :] < lengths[:, None]
     index = np.where(is_real, spans[:, :1] + places[None, :], spans[:, :1])
-    targets = np.where(is_real, target_of[index], -1)
+    targets = np.where(is_real, target_of[index], -1).ravel()
+    asked = np.flatnonzero(targets >= 0)
 
     def take(values: NDArray[np.int32]) -> Tensor:
         return torch.from_numpy(np.where(is_real, values[index], 0).astype(np.int64))
@@ -112,6 +149,7 @@ def collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64]) ->
         take(log.event),
         take(log.device),
         take(log.gap),
-        torch.from_numpy(log.item[targets].astype(np.int64)),
-        torch.from_numpy(targets >= 0),
+        torch.from_numpy(asked),
+        torch.arange(len(asked)),
+        torch.from_numpy(log.item[targets[asked]].astype(np.int64)),
     )

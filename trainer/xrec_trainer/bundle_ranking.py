@@ -12,8 +12,8 @@ from xrec_sdk.errors import DataError
 from xrec_sdk.runtime import Runtime
 
 from xrec_trainer.cases import Cases, Ranker
-from xrec_trainer.dataset import Catalogue, Log
-from xrec_trainer.ranking import encode_case, repeats
+from xrec_trainer.dataset import Catalogue, Log, encode_case
+from xrec_trainer.ranking import repeats
 
 
 def open_for(catalogue: Catalogue, path: Path, trusted_keys: Sequence[str]) -> Bundle:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from xrec_sdk.errors import UsageError
 
 Split = Literal["time", "leave-one-out"]
+InitialRows = Literal["random", "svd"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,14 @@ class FitConfig:
 
     ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py);
     the full loss grows with the catalogue and at that size takes several times the time of the encoder.
-    ``horizon_days``: 0 learns the next event at each position; else one random target of that many days after it,
-    which suits baskets, whose items have one time stamp and no order.
+    ``horizon_days``: 0 learns the next event at each position; else ``prefixes`` times an epoch each user is cut at a
+    random time and all targets of that many days after it are learned from what was before. This suits baskets, whose
+    items have one time stamp and no order.
+    ``burn_in_days``: targets of the log's first days are not learned; there, nearly all that a user buys looks new.
+    ``distinct_items``: an item stands once in the history, at its last event, so that habits leave room for the rest.
+    ``trend_half_life_days``: of what sells now, whose weight in the scores is chosen on validation (trend.py).
+    ``initial_rows``: "svd" starts from the leading singular vectors of the user-item matrix (PureSVD: Cremonesi, Koren
+    and Turrin, RecSys 2010), a good start where users are few.
     ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
@@ -29,7 +36,9 @@ class FitConfig:
     validation_days: float = 28.0
     min_count: int = 5
     half_life_days: float = 30.0
+    trend_half_life_days: float = 7.0
     max_history: int = 50
+    distinct_items: bool = False
     encoder: str = "lowpass"
     width: int = 64
     layers: int = 2
@@ -43,6 +52,9 @@ class FitConfig:
     sampled_above: int = 15_000
     samples: int = 2048
     horizon_days: float = 0.0
+    prefixes: int = 4
+    burn_in_days: float = 0.0
+    initial_rows: InitialRows = "random"
     learns_repeats: bool = True
     filter_seen: bool = False
     seed: int = 1
@@ -64,7 +76,10 @@ class FitConfig:
             "test_days": (0.01, 1e5),
             "validation_days": (0.01, 1e5),
             "half_life_days": (0.01, 1e5),
+            "trend_half_life_days": (0.01, 1e5),
             "horizon_days": (0, 1e5),
+            "prefixes": (1, 1000),
+            "burn_in_days": (0, 1e5),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -72,6 +87,10 @@ class FitConfig:
                 raise UsageError("usage.out_of_bounds", f"{name} is {value}; expected {low:g} to {high:g}")
         if self.width % self.heads:
             raise UsageError("usage.out_of_bounds", f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.initial_rows not in get_args(InitialRows):
+            raise UsageError(
+                "usage.setting", f"initial_rows is {self.initial_rows!r}; expected {' or '.join(get_args(InitialRows))}"
+            )
         if not self.targets:
             raise UsageError("usage.no_target", "no target event; name at least one, for example --target purchase")
 
@@ -103,6 +122,7 @@ def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
 
 _BOOLS = {"true": True, "false": False}
 _KINDS: dict[str, Callable[[str], Any]] = {
+    "InitialRows": str,
     "int": int,
     "float": float,
     "str": str,

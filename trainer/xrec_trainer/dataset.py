@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from xrec_sdk.errors import DataError
-from xrec_sdk.history import DAY_MS, Vocabulary, gap_codes
+from xrec_sdk.history import DAY_MS, History, Vocabulary, encode_history, gap_codes
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,13 @@ def build_log(raw: RawLog, row_of: NDArray[np.int32], item_count: int, vocabular
         users=raw.users,
         item_count=item_count,
         vocabulary=vocabulary,
+    )
+
+
+def encode_case(log: Log, history: NDArray[np.int64]) -> History:
+    """Encode a history, given as log indices, oldest first, exactly as the SDK does on the device."""
+    return encode_history(
+        log.item[history], log.event[history], log.device[history], log.at_ms[history], log.vocabulary
     )
 
 

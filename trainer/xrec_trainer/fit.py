@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from xrec_sdk.errors import UsageError
+from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
 from xrec_trainer import dataset
-from xrec_trainer.batches import Batch, batches, future_targets, next_targets, windows
+from xrec_trainer.batches import Batch, next_batches, next_targets, prefix_batches, prefixes, windows
 from xrec_trainer.cases import Cases
 from xrec_trainer.config import FitConfig
+from xrec_trainer.dataset import Log
 from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
-from xrec_trainer.model import Model
-from xrec_trainer.ranking import model_ranker, rank_users, user_vectors
+from xrec_trainer.model import Items, Model
+from xrec_trainer.ranking import rank_users, user_vectors
 from xrec_trainer.run import Run, describe, load_run, save_json, save_tensors
 from xrec_trainer.splits import Study, make_study
+from xrec_trainer.svd import svd_rows
+from xrec_trainer.trend import Trend, trend_prior
 
 MAX_VALIDATION_CASES = 10_000
+TREND_WEIGHTS = (0.3, 0.6, 0.9, 1.2)
+NO_TARGETS = (
+    "no training event can be learned as a target; lower burn_in_days or raise horizon_days with --setting, "
+    "or name other events with --target"
+)
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -63,11 +71,14 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
     trainer = Trainer(study, config, out / "checkpoint.pt", report)
     trainer.train()
     model = trainer.best_model()
+    trend = choose_trend(model, study, config, trainer.validation)[0] if len(trainer.validation) else None
+    model.get_buffer("prior").copy_(trend_prior(study.log, study.train_mask, trend))
     rule = choose_repeat_rule(model, study, config)
     facts = {
         "epochs": trainer.progress.epoch,
         "best_epoch": trainer.progress.best_epoch,
         "curve": trainer.progress.curve,
+        "trend": asdict(trend) if trend else None,
     }
     save_tensors(out / "model.pt", model.state_dict())
     save_json(out / "run.json", describe(config, data, rule, facts))
@@ -89,12 +100,15 @@ class Trainer:
     def __init__(self, study: Study, config: FitConfig, checkpoint: Path, report: Report) -> None:
         self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
         self.model = Model(config, study.log.vocabulary, study.catalogue.categories)
+        if config.initial_rows == "svd" and not checkpoint.exists():
+            self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.progress = Progress()
         self.best_state = deepcopy(self.model.state_dict())
         self.is_target = target_mask(study, config)
         self.validation = _sample(study.validation[study.main_task], config.seed)
-        self.log_q = _sampling_log_probability(study)
+        self.draw = _sampling_probability(study)
+        self.log_q = torch.from_numpy(np.log(self.draw * config.samples).astype(np.float32))
         if checkpoint.exists():
             self._resume()
 
@@ -128,13 +142,19 @@ class Trainer:
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
         random = np.random.default_rng([self.config.seed, progress.epoch])
-        spans = windows(self.study.log.user_start[:-1], self.study.train_end, self.config.max_history, random)
         self.model.train()
         losses, tokens = [], 0
-        for batch in batches(self.study.log, spans, self._targets(random), self.config.batch_tokens, random):
-            if bool(batch.is_target.any()):
+        for batch in self._batches(random):
+            if len(batch.targets):
                 losses.append(self._step(batch, random))
                 tokens += batch.rows.numel()
+        if not losses:
+            raise DataError("data.no_targets", NO_TARGETS)
+        if not np.isfinite(losses).all():
+            raise DataError(
+                "data.diverged",
+                f"the loss became infinite in epoch {progress.epoch + 1}; lower --setting learning_rate",
+            )
         trained_s = time.monotonic() - started
         progress.epoch += 1
         progress.quantized_done += progress.is_quantizing
@@ -147,22 +167,24 @@ class Trainer:
         progress.curve.append(line)
         self.report({**line, "seconds": time.monotonic() - started, "tokens_per_s": tokens / max(trained_s, 1e-9)})
 
-    def _targets(self, random: np.random.Generator) -> NDArray[np.int64]:
-        log, train_end, horizon_days = self.study.log, self.study.train_end, self.config.horizon_days
-        if horizon_days == 0:
-            return next_targets(log, train_end, self.is_target)
-        return future_targets(log, train_end, self.is_target, int(horizon_days * DAY_MS), random)
+    def _batches(self, random: np.random.Generator) -> Iterator[Batch]:
+        log, train_end, config = self.study.log, self.study.train_end, self.config
+        if config.horizon_days == 0:
+            spans = windows(log.user_start[:-1], train_end, config.max_history, random)
+            return next_batches(log, spans, next_targets(log, train_end, self.is_target), config.batch_tokens, random)
+        horizon_ms = int(config.horizon_days * DAY_MS)
+        cuts = prefixes(log, train_end, self.is_target, _begin_ms(log, config), horizon_ms, config.prefixes, random)
+        return prefix_batches(log, cuts, self.is_target, config.batch_tokens, random)
 
     def _step(self, batch: Batch, random: np.random.Generator) -> float:
         table = self.model.item_table()
         users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
-        users, targets = users[batch.is_target], batch.target_rows[batch.is_target]
+        asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets
         if len(table) > self.config.sampled_above:
-            drawn = random.choice(len(table), size=self.config.samples, p=np.exp(self.log_q))
-            log_q = torch.from_numpy(self.log_q.astype(np.float32)) + float(np.log(self.config.samples))
-            loss = sampled_cross_entropy(users, table, targets, torch.from_numpy(drawn), log_q)
+            drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples, p=self.draw))
+            loss = sampled_cross_entropy(*asked, drawn, self.log_q)
         else:
-            loss = full_cross_entropy(users, table, targets)
+            loss = full_cross_entropy(*asked)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -171,8 +193,7 @@ class Trainer:
     def _validate(self) -> float:
         if len(self.validation) == 0:
             return 0.0
-        top = model_ranker(self.model, self.study.log)(self.validation, 10)
-        return float(np.mean(per_case(top, self.validation, [10])["ndcg@10"]))
+        return choose_trend(self.model, self.study, self.config, self.validation)[1]
 
     def _save(self) -> None:
         state = {
@@ -198,7 +219,7 @@ def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
     """Return which events of the log are learned as targets, (E,) bool."""
     log = study.log
     codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in config.targets]
-    mask: NDArray[np.bool_] = np.isin(log.event, codes)
+    mask: NDArray[np.bool_] = np.isin(log.event, codes) & (log.at_ms >= _begin_ms(log, config))
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
         _, first = np.unique(pair, return_index=True)
@@ -208,20 +229,46 @@ def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
     return mask
 
 
+def _begin_ms(log: Log, config: FitConfig) -> int:
+    return int(log.at_ms.min()) + int(config.burn_in_days * DAY_MS)
+
+
+def choose_trend(model: Model, study: Study, config: FitConfig, cases: Cases) -> tuple[Trend | None, float]:
+    """Choose the weight of the trend by NDCG@10 on ``cases``; return it, None where it does not help, and its NDCG@10.
+
+    A leave-one-out split has no one time that is "now", so it gets none.
+    """
+    users, table = user_vectors(model, study.log, cases), model.item_table()
+
+    def ndcg(trend: Trend | None) -> float:
+        items = Items(table, trend_prior(study.log, study.train_mask, trend))
+        top = rank_users(users, items, study.log, cases, 10, None)
+        return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
+
+    trends: list[Trend | None] = [None]
+    if config.split == "time":
+        trends += [Trend(weight, config.trend_half_life_days) for weight in TREND_WEIGHTS]
+    scores = [ndcg(trend) for trend in trends]
+    best = int(np.argmax(scores))
+    return trends[best], scores[best]
+
+
 def choose_repeat_rule(model: Model, study: Study, config: FitConfig) -> RepeatRule | None:
     """Choose weight and half-life of the repeat rule by validation NDCG@10 on all targets; None where none helps."""
     cases = _sample(study.validation["all"], config.seed, 2_000)
     if len(cases) == 0:
         return None
-    users, table = user_vectors(model, study.log, cases), model.item_table()
+    users, items = user_vectors(model, study.log, cases), model.items()
 
     def ndcg(rule: RepeatRule | None) -> float:
-        top = rank_users(users, table, study.log, cases, 10, rule)
+        top = rank_users(users, items, study.log, cases, 10, rule)
         return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
 
     rules: list[RepeatRule | None] = [None]
     for half_life_days in (14, 45, 180):
-        rules += [RepeatRule(weight, half_life_days * DAY_MS, config.targets) for weight in (0.5, 1.0, 2.0, 4.0, 8.0)]
+        rules += [
+            RepeatRule(weight, half_life_days * DAY_MS, config.targets) for weight in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+        ]
     return max(rules, key=ndcg)
 
 
@@ -233,8 +280,8 @@ def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases
     return cases.only(keep)
 
 
-def _sampling_log_probability(study: Study) -> NDArray[np.float64]:
+def _sampling_probability(study: Study) -> NDArray[np.float64]:
     counts = np.bincount(study.log.item[study.train_mask], minlength=study.log.item_count)
     weights = np.maximum(counts, 1).astype(np.float64) ** 0.75
     probability: NDArray[np.float64] = weights / weights.sum()
-    return np.log(probability)
+    return probability

@@ -8,20 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from xrec_sdk.history import History, RepeatRule, encode_history, repeat_bias
+from xrec_sdk.history import RepeatRule, repeat_bias
 
 from xrec_trainer.cases import Cases, Ranker
-from xrec_trainer.dataset import Log
-from xrec_trainer.model import Model
+from xrec_trainer.dataset import Log, encode_case
+from xrec_trainer.model import Items, Model
 
 CASES_AT_A_TIME = 256
-
-
-def encode_case(log: Log, history: NDArray[np.int64]) -> History:
-    """Encode a case's history, given as log indices, exactly as the SDK does on the device."""
-    return encode_history(
-        log.item[history], log.event[history], log.device[history], log.at_ms[history], log.vocabulary
-    )
 
 
 @torch.no_grad()
@@ -30,14 +23,14 @@ def user_vectors(model: Model, log: Log, cases: Cases) -> Tensor:
     model.eval()
     table = model.item_table()
     users = torch.zeros(len(cases), table.shape[1])
-    lengths = np.minimum(np.diff(cases.history_offsets), log.vocabulary.max_history)
+    encoded = [encode_case(log, cases.history(case)) for case in range(len(cases))]
+    lengths = np.array([len(history) for history in encoded])
     for length in np.unique(lengths[lengths > 0]):
         same = np.flatnonzero(lengths == length)
         for begin in range(0, len(same), CASES_AT_A_TIME):
             group = same[begin : begin + CASES_AT_A_TIME]
-            encoded = [encode_case(log, cases.history(int(case))) for case in group]
             rows, *codes = (
-                torch.from_numpy(np.stack([getattr(history, name) for history in encoded]).astype(np.int64))
+                torch.from_numpy(np.stack([getattr(encoded[case], name) for case in group]).astype(np.int64))
                 for name in ("rows", "events", "devices", "gaps")
             )
             users[group] = model.encoder(table[rows], *codes, last_only=True)
@@ -57,25 +50,26 @@ def model_ranker(model: Model, log: Log, rule: RepeatRule | None = None) -> Rank
     """Return the ranker of a model; the repeat rule counts only where seen items may be ranked."""
 
     def rank(cases: Cases, k: int) -> NDArray[np.int32]:
-        return rank_users(user_vectors(model, log, cases), model.item_table(), log, cases, k, rule)
+        return rank_users(user_vectors(model, log, cases), model.items(), log, cases, k, rule)
 
     return rank
 
 
 @torch.no_grad()
 def rank_users(
-    users: Tensor, table: Tensor, log: Log, cases: Cases, k: int, rule: RepeatRule | None
+    users: Tensor, items: Items, log: Log, cases: Cases, k: int, rule: RepeatRule | None
 ) -> NDArray[np.int32]:
-    """Return the (C, k) best rows for user vectors (C, D) over the item table (N, D)."""
+    """Return the (C, k) best rows for user vectors (C, D)."""
     top = np.full((len(cases), k), -1, dtype=np.int32)
-    prior = -torch.arange(len(table), dtype=torch.float32)
+    # For nobody the prior alone decides, and equal priors go to the lower row, which topk does not promise.
+    nobody = -torch.argsort(torch.argsort(items.prior, descending=True, stable=True)).to(torch.float32)
     for begin in range(0, len(cases), CASES_AT_A_TIME):
         part = users[begin : begin + CASES_AT_A_TIME]
-        scores = part @ table.T
-        scores[(part == 0).all(dim=1)] = prior
+        scores = part @ items.table.T + items.prior
+        scores[(part == 0).all(dim=1)] = nobody
         for place in range(len(part)):
             _apply_bias(scores[place], log, cases, begin + place, rule)
-        best = scores.topk(min(k, len(table)), dim=1)
+        best = scores.topk(min(k, len(items.table)), dim=1)
         rows = torch.where(torch.isfinite(best.values), best.indices, -1)
         top[begin : begin + len(part), : rows.shape[1]] = rows.numpy()
     return top

@@ -16,9 +16,8 @@ from xrec_sdk.history import History, RepeatRule, Vocabulary
 
 from xrec_trainer import dataset
 from xrec_trainer.config import FitConfig, from_json
-from xrec_trainer.dataset import Catalogue, Log
+from xrec_trainer.dataset import Catalogue, Log, encode_case
 from xrec_trainer.model import Model
-from xrec_trainer.ranking import encode_case
 from xrec_trainer.splits import Study, make_study
 
 

@@ -42,7 +42,12 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
         raise DataError(
             "data.target_missing", f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}"
         )
-    vocabulary = Vocabulary(tuple(raw.event_names), tuple(raw.device_names), max_history=config.max_history)
+    vocabulary = Vocabulary(
+        tuple(raw.event_names),
+        tuple(raw.device_names),
+        max_history=config.max_history,
+        distinct_items=config.distinct_items,
+    )
     if config.split == "time":
         return _by_time(raw, config, vocabulary)
     return _leave_one_out(raw, config, vocabulary)

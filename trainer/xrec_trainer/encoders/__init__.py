@@ -8,6 +8,6 @@ from torch import nn
 from xrec_sdk.history import Vocabulary
 
 from xrec_trainer.config import FitConfig
-from xrec_trainer.encoders import lowpass
+from xrec_trainer.encoders import lowpass, pool
 
-ENCODERS: dict[str, Callable[[FitConfig, Vocabulary], nn.Module]] = {"lowpass": lowpass.build}
+ENCODERS: dict[str, Callable[[FitConfig, Vocabulary], nn.Module]] = {"lowpass": lowpass.build, "pool": pool.build}
