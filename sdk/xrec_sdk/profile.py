@@ -195,7 +195,7 @@ class Profile:
         # Connections are used by their own thread, but closed by the one that calls close().
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint=0")
             connection.execute("PRAGMA secure_delete=ON").fetchone()
@@ -264,6 +264,19 @@ class Profile:
             if time.monotonic() >= until:
                 return False
             time.sleep(0.01)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait here, whatever the timeout, where two processes turn a new file into a WAL one at once.
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+        time.sleep(0.005)
 
 
 class _Faults:

@@ -108,6 +108,19 @@ def test_what_record_returned_survives_kill_9(tmp_path):
         assert held >= set(acknowledged)
 
 
+def test_a_profile_that_another_process_is_making_is_waited_for(tmp_path):
+    other = sqlite3.connect(tmp_path / "p.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(0.2, other.execute, ["COMMIT"])
+    end.start()
+    profile = Profile(tmp_path / "p.db")
+    profile.record("view", "a", "phone", 1)
+    assert len(profile.events()) == 1
+    profile.close()
+    end.join()
+    other.close()
+
+
 def test_two_processes_write_one_profile_at_once(tmp_path):
     processes = [writer(tmp_path / "p.db", name, 300) for name in ("one", "two")]
     outputs = [process.communicate()[0].splitlines() for process in processes]
