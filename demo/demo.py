@@ -17,12 +17,20 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from make_logs import write_logs
 
+# What a household buys is habit: see docs/decisions/0004. Chosen on the validation month.
 SETTINGS = (
-    "min_count=10",
+    "encoder=pool",
+    "initial_rows=svd",
+    "distinct_items=true",
+    "max_history=200",
     "horizon_days=28",
+    "burn_in_days=200",
     "learns_repeats=false",
-    "max_epochs=3",
-    "patience=2",
+    "min_count=10",
+    "sampled_above=20000",
+    "batch_tokens=51200",
+    "max_epochs=12",
+    "patience=3",
     "quantized_epochs=1",
 )
 HOUSEHOLDS = ("h1", "h900")

@@ -64,8 +64,10 @@ def _check_model(model: ExportModel) -> None:
     counts = {len(model.item_table), len(model.ids), len(model.entries), len(model.categories)}
     if len(counts) != 1 or not model.ids:
         raise DataError("data.item_count", f"the table, ids, entries and categories have {sorted(counts)} rows")
-    if not np.isfinite(model.item_table).all():
-        raise DataError("data.item_table", "the item table holds values that are not finite; train again")
+    if model.prior is not None and model.prior.shape != (len(model.ids),):
+        raise DataError("data.item_count", f"the prior has shape {model.prior.shape} for {len(model.ids)} items")
+    if not np.isfinite(model.item_table).all() or (model.prior is not None and not np.isfinite(model.prior).all()):
+        raise DataError("data.item_table", "the item table or the prior holds values that are not finite; train again")
 
 
 def _check_target(target: Path) -> None:
@@ -79,7 +81,7 @@ def _stage(
     stage: Path, model: ExportModel, cases: Sequence[ParityCase], release: Release, tolerance: Tolerance
 ) -> Parity:
     """Write a draft, measure it with the SDK as a device would run it, and write the signed bundle over it."""
-    items = quantize_table(model.item_table)
+    items = quantize_table(model.item_table, model.prior)
     packed, sections = pack_items(items)
     encoder, scorer = build_encoder(model.encoder, items, sections), build_scorer(items, sections)
     draft: dict[str, bytes] = {
@@ -100,7 +102,7 @@ def _stage(
 
     measured = parity.measure(model, runtime, cases)
     parity.check(measured, tolerance)
-    golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], runtime)
+    golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], model.prior, runtime)
     text = card.render(model, release.name, release.number, release.created_at, measured, tolerance)
     final = {**draft, "conformance.json": golden, "card.md": text.encode("utf-8")}
     certificate = parity.to_manifest(measured, tolerance)

@@ -23,14 +23,18 @@ FORBIDDEN = -1e30
 """A finite bias below every score; JSON has no -inf."""
 
 
-def make(vocabulary: Vocabulary, table: NDArray[np.float32], runtime: Runtime) -> bytes:
-    """Return conformance.json for the dequantized rows (N, D) and a runtime on the same graphs."""
+def make(
+    vocabulary: Vocabulary, table: NDArray[np.float32], prior: NDArray[np.float32] | None, runtime: Runtime
+) -> bytes:
+    """Return conformance.json for the dequantized rows (N, D), their prior (N,), and a runtime on the same graphs."""
     random = np.random.default_rng(0)
     count = len(table)
     longest = vocabulary.max_history
     lengths = sorted({0, 1, min(2, longest), min(7, longest), longest})
-    cases = [_case(_history(length, count, vocabulary, random), 10, table, runtime, random) for length in lengths]
-    cases.append(_case(_history(min(7, longest), count, vocabulary, random), 300, table, runtime, random))
+    asked = [*((length, 10) for length in lengths), (min(7, longest), 300)]
+    cases = [
+        _case(_history(length, count, vocabulary, random), k, table, prior, runtime, random) for length, k in asked
+    ]
     largest = max(abs(score) for case in cases for score in case["top_scores"] if score > FORBIDDEN / 2)
     document = {"tolerance": RELATIVE_TOLERANCE * max(1.0, largest), "cases": cases}
     return (json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
@@ -42,11 +46,16 @@ def _history(length: int, count: int, vocabulary: Vocabulary, random: np.random.
 
 
 def _case(
-    history: History, k: int, table: NDArray[np.float32], runtime: Runtime, random: np.random.Generator
+    history: History,
+    k: int,
+    table: NDArray[np.float32],
+    prior: NDArray[np.float32] | None,
+    runtime: Runtime,
+    random: np.random.Generator,
 ) -> dict[str, Any]:
     count = len(table)
     k = min(k, count)
-    scores = reference.score(runtime.encode(history), table)
+    scores = reference.score(runtime.encode(history), table, prior)
     # Forbid every second of the best rows and lift a few others, so that a runtime that drops the biases is seen.
     best = reference.top(scores, min(20, count - k))[::2] if len(history) else np.zeros(0, dtype=np.int32)
     others = np.setdiff1d(random.integers(0, count, size=min(5, len(best)), dtype=np.int32), best)

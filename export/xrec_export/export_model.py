@@ -16,8 +16,9 @@ class ExportModel:
     """A trained model in row order. N items, D width.
 
     ``encoder`` maps (B, L, D) float32 rows and three (B, L) int32 codes to (B, D), in eval mode. ``item_table`` is
-    (N, D) float32, before or after fake quantization. ``entries`` are what the app shows of an item. ``facts`` go into
-    the manifest's ``model`` and the card.
+    (N, D) float32, before or after fake quantization. ``prior`` (N,) float32 is added to everyone's scores, None where
+    there is none. ``entries`` are what the app shows of an item. ``facts`` go into the manifest's ``model`` and the
+    card.
     """
 
     encoder: nn.Module
@@ -29,6 +30,7 @@ class ExportModel:
     seen_events: tuple[str, ...] = ()
     filter_seen: bool = True
     repeat: RepeatRule | None = None
+    prior: NDArray[np.float32] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -28,6 +28,7 @@ def load(folder: Path, case_limit: int = 1000) -> tuple[ExportModel, list[Parity
     run = load_run(folder)
     model = run.model.eval()
     table = model.item_table().detach().cpu().numpy().astype(np.float32)
+    prior = model.get_buffer("prior").cpu().numpy().astype(np.float32)
     exported = ExportModel(
         encoder=LastPosition(model.encoder).cpu().eval(),
         item_table=table,
@@ -38,6 +39,7 @@ def load(folder: Path, case_limit: int = 1000) -> tuple[ExportModel, list[Parity
         seen_events=tuple(run.seen_events),
         filter_seen=run.filter_seen,
         repeat=run.repeat,
+        prior=prior if prior.any() else None,
         facts=run.facts,
     )
     return exported, [excluding(*case) for case in run.parity_cases(case_limit)]

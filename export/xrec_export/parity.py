@@ -100,7 +100,8 @@ def ndcg(rows: NDArray[np.int32], relevant: NDArray[np.int32]) -> float:
 
 def _float_top(model: ExportModel, case: ParityCase, k: int) -> NDArray[np.int32]:
     user = reference.encode(model.encoder, model.item_table, case.history)
-    scores = reference.add_biases(model.item_table @ user, case.bias_rows, case.bias_values)
+    scores = model.item_table @ user + (0 if model.prior is None else model.prior)
+    scores = reference.add_biases(scores, case.bias_rows, case.bias_values)
     rows = reference.top(scores, k)
     return rows[np.isfinite(scores[rows])]
 

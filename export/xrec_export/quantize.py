@@ -17,14 +17,16 @@ USER_ZERO_POINT = 64
 
 @dataclass(frozen=True)
 class QuantizedTable:
-    """The item table of a bundle: ``table`` int8 (nb, D, 128), ``scale`` and ``bias`` float32 (nb, 128).
+    """The items of a bundle: ``table`` int8 (nb, D, 128), ``scale``, ``bias`` and ``prior`` float32 (nb, 128).
 
     ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows.
+    ``prior`` is what an item's score gains for everyone, None where none gains anything.
     """
 
     table: NDArray[np.int8]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
+    prior: NDArray[np.float32] | None = None
 
     @property
     def blocks(self) -> int:
@@ -57,8 +59,11 @@ def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[
     return quantized, scale
 
 
-def quantize_table(rows: NDArray[np.float32]) -> QuantizedTable:
-    """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1."""
+def quantize_table(rows: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> QuantizedTable:
+    """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1.
+
+    ``prior`` is (N,) float32.
+    """
     count, width = rows.shape
     blocks = -(-count // BLOCK)
     quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))
@@ -72,7 +77,12 @@ def quantize_table(rows: NDArray[np.float32]) -> QuantizedTable:
     # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
     bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
     bias[count:] = -np.inf
-    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), bias.reshape(blocks, BLOCK))
+    padded_prior = None
+    if prior is not None and prior.any():
+        padded_prior = np.zeros(blocks * BLOCK, dtype=np.float32)
+        padded_prior[:count] = prior
+        padded_prior = padded_prior.reshape(blocks, BLOCK)
+    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), bias.reshape(blocks, BLOCK), padded_prior)
 
 
 def dequantize(items: QuantizedTable) -> NDArray[np.float32]:
@@ -89,7 +99,10 @@ def pack_items(items: QuantizedTable) -> tuple[bytes, dict[str, Section]]:
         ("table", items.table, "|i1"),
         ("scale", items.scale, "<f4"),
         ("bias", items.bias, "<f4"),
+        ("prior", items.prior, "<f4"),
     ):
+        if array is None:
+            continue
         packed.extend(bytes(-len(packed) % SECTION_ALIGNMENT))
         raw = np.ascontiguousarray(array, dtype=np.dtype(dtype)).tobytes()
         sections[name] = Section(len(packed), len(raw))

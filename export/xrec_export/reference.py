@@ -20,12 +20,14 @@ def encode(encoder: nn.Module, table: NDArray[np.float32], history: History) -> 
     return user.numpy().astype(np.float32)  # type: ignore[no-any-return]
 
 
-def score(user: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Score every row in float32, (N,): the sum runs over the width in order, as in scorer.onnx."""
+def score(
+    user: NDArray[np.float32], table: NDArray[np.float32], prior: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Score every row in float32, (N,): the sum over the width in order, then the prior, as in scorer.onnx."""
     scores = np.zeros(len(table), dtype=np.float32)
     for value, column in zip(user, table.T, strict=True):
         scores += column * value
-    return scores
+    return scores if prior is None else scores + prior
 
 
 def add_biases(

@@ -26,7 +26,7 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
 
     user_scale = _user_scale(graph)
-    coarse = _scan(graph, table, scale, user_scale)
+    coarse = _scan(graph, table, scale, user_scale, has_prior=items.prior is not None)
     wanted = graph.add("Mul", answers, graph.constant([CANDIDATES_PER_ANSWER], np.int64))
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
@@ -34,6 +34,8 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK, np.int64)), lane)
     item_scale = graph.add("Gather", scale, rows, axis=0)
     scores = _score_exactly(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    if items.prior is not None:
+        scores = graph.add("Add", scores, graph.add("Gather", "item_prior", rows, axis=0))
     # A zero that no runtime knows before it runs, so that none folds Np zeros into the model.
     zero = graph.add("Sub", user_scale, user_scale)
     scores = _add_biases(graph, scores, rows, graph.add("Expand", zero, graph.constant([padded], np.int64)))
@@ -49,6 +51,7 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
         [
             value("user", TensorProto.FLOAT, [1, items.width]),
             value("item_bias", TensorProto.FLOAT, [padded]),
+            value("item_prior", TensorProto.FLOAT, [padded]),
             value("bias_rows", TensorProto.INT32, ["E"]),
             value("bias_values", TensorProto.FLOAT, ["E"]),
             value("k", TensorProto.INT32, [1]),
@@ -64,17 +67,19 @@ def _user_scale(graph: Graph) -> str:
     return graph.add("Div", size, graph.constant(USER_LEVELS, np.float32))
 
 
-def _scan(graph: Graph, table: str, scale: str, user_scale: str) -> str:
+def _scan(graph: Graph, table: str, scale: str, user_scale: str, *, has_prior: bool) -> str:
     """Score every row with the user vector in 7 bits, (nb, 128), in units of the user vector's scale.
 
-    Few passes over Np numbers: ``item_bias`` takes the zero point away and forbids at once, and the few biases of the
-    call are divided by that scale instead of multiplying every score by it.
+    Few passes over Np numbers, two more for a prior: ``item_bias`` takes the zero point away and forbids at once, and
+    the few biases of the call are divided by that scale instead of multiplying every score by it.
     """
     quantized = graph.add("QuantizeLinear", "user", user_scale, graph.constant(USER_ZERO_POINT, np.uint8))
     products = graph.add("MatMulInteger", quantized, table)  # (1, D) x (nb, D, 128) -> (nb, 1, 128)
     products = graph.add("Reshape", products, graph.constant([-1], np.int64))
     scores = graph.add("Mul", graph.add("Cast", products, to=TensorProto.FLOAT), scale)
     scores = graph.add("Add", scores, "item_bias")
+    if has_prior:
+        scores = graph.add("Add", scores, graph.add("Div", "item_prior", user_scale))
     values = graph.add("Div", "bias_values", user_scale)
     scores = graph.add("ScatterElements", scores, "bias_rows", values, axis=0, reduction="add")
     return graph.add("Reshape", scores, graph.constant([-1, BLOCK], np.int64))

@@ -47,8 +47,9 @@ class Source(Protocol):
 class Bundle:
     """A bundle that has passed every check.
 
-    ``table`` is int8 [nb, d, 128], ``scale`` and ``bias`` are float32 [nb, 128], views of the mapped items.bin; ``key``
-    is the pinned key that signed it, None where unsigned bundles were allowed.
+    ``table`` is int8 [nb, d, 128], ``scale``, ``bias`` and ``prior`` are float32 [nb, 128], views of the mapped
+    items.bin (a prior that the bundle lacks is zero); ``key`` is the pinned key that signed it, None where unsigned
+    bundles were allowed.
     """
 
     manifest: Manifest
@@ -57,6 +58,7 @@ class Bundle:
     table: NDArray[np.int8]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
+    prior: NDArray[np.float32]
     encoder: bytes
     scorer: bytes
     conformance: bytes
@@ -235,6 +237,11 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
     table = np.frombuffer(items, np.int8, sections.table.bytes, sections.table.offset)
     scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset)
     bias = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.bias.offset)
+    prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
+    if sections.prior:
+        prior = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.prior.offset)
+    if not np.isfinite(prior).all():
+        raise BundleDamaged("bundle.items_malformed", "items.bin holds a prior that is not finite")
     if not np.isfinite(scale).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a scale that is not finite")
     if not (np.isfinite(bias[: manifest.item_count]).all() and np.isneginf(bias[manifest.item_count :]).all()):
@@ -250,6 +257,7 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         table=table.reshape(blocks, manifest.width, BLOCK_ITEMS),
         scale=scale.reshape(blocks, BLOCK_ITEMS),
         bias=bias.reshape(blocks, BLOCK_ITEMS),
+        prior=prior.reshape(blocks, BLOCK_ITEMS),
         encoder=bytes(contents["encoder.onnx"]),
         scorer=bytes(contents["scorer.onnx"]),
         conformance=bytes(contents["conformance.json"]),

@@ -62,11 +62,12 @@ class Section:
 
 @dataclass(frozen=True)
 class ItemSections:
-    """The three sections of items.bin."""
+    """The sections of items.bin; ``prior`` is None where no item has one."""
 
     table: Section
     scale: Section
     bias: Section
+    prior: Section | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Manifest:
 def section_sizes(item_count: int, width: int) -> dict[str, int]:
     """Return the exact size of each section of items.bin in bytes."""
     padded = -(-item_count // BLOCK_ITEMS) * BLOCK_ITEMS
-    return {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded}
+    return {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded, "prior": 4 * padded}
 
 
 def to_bytes(manifest: Manifest) -> bytes:
@@ -123,10 +124,11 @@ def to_bytes(manifest: Manifest) -> bytes:
             "devices": vocabulary.devices,
             "gap_edges_ms": vocabulary.gap_edges_ms,
             "max_history": vocabulary.max_history,
+            "distinct_items": vocabulary.distinct_items,
         },
         "seen": {"events": manifest.seen_events, "filter": manifest.filter_seen},
         "repeat": repeat and {"weight": repeat.weight, "half_life_ms": repeat.half_life_ms, "events": repeat.events},
-        "items": {name: vars(getattr(manifest.items, name)) for name in ("table", "scale", "bias")},
+        "items": {name: part and vars(part) for name, part in vars(manifest.items).items()},
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "parity": dict(manifest.parity),
         "model": dict(manifest.model),
@@ -275,7 +277,13 @@ def _vocabulary(fields: _Fields) -> Vocabulary:
     events = fields.names("events")
     if not events:
         _fail("vocabulary.events is empty")
-    return Vocabulary(events, fields.names("devices"), tuple(edges), fields.integer("max_history", 1, MAX_HISTORY))
+    return Vocabulary(
+        events,
+        fields.names("devices"),
+        tuple(edges),
+        fields.integer("max_history", 1, MAX_HISTORY),
+        fields.boolean("distinct_items"),
+    )
 
 
 def _repeat(top: _Fields) -> RepeatRule | None:
@@ -305,6 +313,8 @@ def _items(fields: _Fields, sizes: Mapping[str, int], file_bytes: int) -> ItemSe
     sections = {}
     end = 0
     for name, size in sizes.items():
+        if name == "prior" and name in fields.values and fields.values[name] is None:
+            continue
         section = fields.child(name)
         offset = section.integer("offset", 0, MAX_FILE_BYTES)
         if section.integer("bytes", 0, MAX_FILE_BYTES) != size:

@@ -52,6 +52,7 @@ class _Choice:
     allows: Callable[[dict[str, object]], bool] | None
     cap: int | None
     diversity: float
+    with_prior: bool = True
 
 
 class Recommender:
@@ -179,7 +180,8 @@ class Recommender:
             return []
         alone = np.asarray([row], dtype=np.int32)
         bias = forbid(NO_BIAS, alone)
-        rows, scores = self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, _Choice(k, None, None, 0.0))
+        choice = _Choice(k, None, None, 0.0, with_prior=False)
+        rows, scores = self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, choice)
         return self._results(rows, scores, None)
 
     def score(self, items: Iterable[str]) -> dict[str, float]:
@@ -190,7 +192,7 @@ class Recommender:
         ids = list(dict.fromkeys(_texts("items", items)))
         found = self.bundle.ids.rows(ids)
         known = self._known()
-        scores = self.bundle.item_vectors(found[found >= 0]) @ known.user
+        scores = self.bundle.item_vectors(found[found >= 0]) @ known.user + self.bundle.prior.flat[found[found >= 0]]
         gain_rows, gains = self._bias(known, None)
         gain_of = {row: gain for row, gain in zip(gain_rows.tolist(), gains.tolist(), strict=True) if gain > -np.inf}
         rows = found[found >= 0].tolist()
@@ -277,7 +279,7 @@ class Recommender:
         is_plain = choice.allows is None and choice.cap is None and choice.diversity == 0
         depth = wanted if is_plain else min(count, max(LEAST_POOL, POOL_PER_ANSWER * wanted))
         while True:
-            rows, scores = self.runtime.top(user, depth, item_bias, *bias)
+            rows, scores = self.runtime.top(user, depth, item_bias, *bias, with_prior=choice.with_prior)
             if is_plain:
                 return rows, scores
             is_whole = len(rows) < depth or depth == count

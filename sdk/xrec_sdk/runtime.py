@@ -20,7 +20,7 @@ from xrec_sdk.history import History
 
 CPU = "CPUExecutionProvider"
 ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
-SCORER_INPUTS = ("user", "item_bias", "bias_rows", "bias_values", "k")
+SCORER_INPUTS = ("user", "item_bias", "item_prior", "bias_rows", "bias_values", "k")
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
@@ -52,6 +52,8 @@ class Runtime:
         self._initializers = _initializers(bundle)
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
+        prior = bundle.prior.reshape(-1)
+        self._priors = {True: prior, False: np.zeros_like(prior)}
         make_options = session_options or (lambda: _options(num_threads))
         wanted, missing = _available(providers)
         if missing:
@@ -105,17 +107,20 @@ class Runtime:
         item_bias: NDArray[np.float32],
         bias_rows: NDArray[np.int32],
         bias_values: NDArray[np.float32],
+        *,
+        with_prior: bool = True,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the best ``k`` rows and their scores, best first, fewer where ``item_bias`` forbids the rest.
 
-        ``user`` is (D,); ``item_bias`` (Np,) from :meth:`no_bias`, -inf to forbid; ``bias_rows`` are distinct.
+        ``user`` is (D,); ``item_bias`` (Np,) from :meth:`no_bias`, -inf to forbid; ``bias_rows`` are distinct. Without
+        the bundle's prior, the user vector and the biases alone decide.
         """
         if not 1 <= k <= self._item_count:
             raise UsageError("usage.k", f"k is {k}; the graph answers 1 to {self._item_count}")
         call = getattr(self._calls, "scorer", None)
         if call is None or len(call.rows) != k:
             call = self._calls.scorer = _ScorerCall(self._scorer, k)
-        rows, scores = call.run((user, item_bias, bias_rows, bias_values))
+        rows, scores = call.run((user, item_bias, self._priors[with_prior], bias_rows, bias_values))
         if not isfinite(np.add.reduce(scores)):  # one pass over the usual list; -inf ends one that is not full
             allowed = scores > -np.inf
             rows, scores = rows[allowed], scores[allowed]
@@ -144,7 +149,7 @@ class _ScorerCall:
             self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Run on the user (D,), the item bias, the bias rows and the bias values."""
+        """Run on the user (D,), the item bias, the item prior, the bias rows and the bias values."""
         try:
             for place, (name, array) in enumerate(zip(SCORER_INPUTS, inputs, strict=False)):
                 if self._bound[place] is not array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
-from xrec_sdk.history import History, encode_history, repeat_bias
+from xrec_sdk.history import History, encode_history, last_of_each, repeat_bias
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event
 
@@ -28,7 +28,8 @@ NO_BIAS: Bias = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
 class Taste:
     """What a bundle knows of the user; the rows of ``seen`` are forbidden, ``bought`` are rows and times.
 
-    ``events`` are the last known ones, oldest first, one more than the history holds, and the arrays are theirs.
+    ``events`` are the last known ones that count, oldest first, one more than the history holds, and the arrays are
+    theirs.
     """
 
     events: tuple[Event, ...] = ()
@@ -56,11 +57,16 @@ def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:
     seen = [row for event, row in on_items if event.event in manifest.seen_events]
     again = manifest.repeat.events if manifest.repeat else ()
     bought = [(row, event.at_ms) for event, row in on_items if event.event in again]
-    keep = slice(-manifest.vocabulary.max_history - 1, None)
-    known = [(event, row) for event, row in on_items if event.event in event_code][keep]
+    vocabulary = manifest.vocabulary
+    known = [(event, row) for event, row in on_items if event.event in event_code]
+    if not vocabulary.distinct_items:
+        known = known[-vocabulary.max_history - 1 :]
+    all_events, all_rows = (*taste.events, *(event for event, _ in known)), _join(taste.rows, [row for _, row in known])
+    counted = last_of_each(all_rows) if vocabulary.distinct_items else np.arange(len(all_rows))
+    keep = counted[-vocabulary.max_history - 1 :]
     return Taste(
-        events=(*taste.events, *(event for event, _ in known))[keep],
-        rows=_join(taste.rows, [row for _, row in known])[keep],
+        events=tuple(all_events[place] for place in keep),
+        rows=all_rows[keep],
         event_codes=_join(taste.event_codes, [event_code[event.event] for event, _ in known])[keep],
         device_codes=_join(taste.device_codes, [device_code.get(event.device, 0) for event, _ in known])[keep],
         at_ms=_join(taste.at_ms, [event.at_ms for event, _ in known])[keep],
@@ -88,7 +94,8 @@ def history_of(taste: Taste, manifest: Manifest) -> History:
 def histories_without_one(taste: Taste, manifest: Manifest) -> list[History]:
     """Return, for each of the L events of the history, oldest first, the history had it not happened; one length.
 
-    Where the profile holds more than ``max_history`` events, the next older one takes the free place.
+    Where the profile holds more than ``max_history`` events that count, the next older one takes the free place; with
+    distinct items, an item leaves with its last event.
     """
     total, limit = len(taste.rows), manifest.vocabulary.max_history
     first = max(0, total - limit - 1)

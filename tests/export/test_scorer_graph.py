@@ -16,9 +16,11 @@ from xrec_export.scorer_graph import build_scorer
 class Scorer:
     """The graph with its table, in memory."""
 
-    def __init__(self, rows: NDArray[np.float32]) -> None:
+    def __init__(self, rows: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> None:
         self.count = len(rows)
-        self.items = quantize_table(rows)
+        self.items = quantize_table(rows, prior)
+        padded = self.items.blocks * BLOCK
+        self.prior = np.zeros(padded, np.float32) if self.items.prior is None else self.items.prior.reshape(-1)
         packed, sections = pack_items(self.items)
         self.model = build_scorer(self.items, sections)
         options = onnxruntime.SessionOptions()
@@ -40,6 +42,7 @@ class Scorer:
             {
                 "user": np.asarray(user, dtype=np.float32).reshape(1, -1),
                 "item_bias": self.items.bias.reshape(-1) if bias is None else bias,
+                "item_prior": self.prior,
                 "bias_rows": np.asarray(rows, dtype=np.int32),
                 "bias_values": np.asarray(values, dtype=np.float32),
                 "k": np.array([k], dtype=np.int32),
@@ -59,6 +62,7 @@ class Scorer:
         scores = np.zeros(products.shape[1], dtype=np.float32)
         for row in products:
             scores += row
+        scores += self.prior
         scores += total
         order = np.argsort(-scores, kind="stable")[:k]
         return order.astype(np.int32), scores[order]
@@ -96,6 +100,18 @@ def test_a_zero_user_gets_the_first_rows(k: int) -> None:
     rows, scores = scorer.top(np.zeros(16), k)
     np.testing.assert_array_equal(rows, np.arange(k))
     np.testing.assert_array_equal(scores, np.zeros(k))
+
+
+@pytest.mark.parametrize("count", [1, 127, 1000, 5000])
+def test_a_prior_is_added_to_the_score_of_everyone(count: int) -> None:
+    random = np.random.default_rng(count)
+    prior = random.uniform(0, 3, size=count).astype(np.float32)
+    scorer = Scorer(random.normal(size=(count, 16)).astype(np.float32), prior)
+    for rows, values in (((), ()), ([0], [2.0]), ([count - 1], [-np.inf])):
+        assert_same(scorer, random.normal(size=16), min(10, count), None, rows, values)
+    rows, scores = scorer.top(np.zeros(16), count)
+    np.testing.assert_array_equal(rows, np.argsort(-prior, kind="stable"))
+    np.testing.assert_array_equal(scores, np.sort(prior)[::-1])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -133,7 +133,8 @@ def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
         node("Mul", ["products", "item_scale"], ["scaled"]),
         node("Reshape", ["scaled", "all"], ["scores"]),
         node("ScatterElements", ["item_bias", "bias_rows", "bias_values"], ["bias"], axis=0, reduction="add"),
-        node("Add", ["scores", "bias"], ["total"]),
+        node("Add", ["scores", "item_prior"], ["with_prior"]),
+        node("Add", ["with_prior", "bias"], ["total"]),
         node("Cast", ["k"], ["k64"], to=TensorProto.INT64),
         node("TopK", ["total", "k64"], ["top_scores", "indices"]),
         node("Cast", ["indices"], ["top_rows"], to=TensorProto.INT32),
@@ -141,6 +142,7 @@ def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
     inputs = [
         value("user", TensorProto.FLOAT, [1, width]),
         value("item_bias", TensorProto.FLOAT, ["P"]),
+        value("item_prior", TensorProto.FLOAT, ["P"]),
         value("bias_rows", TensorProto.INT32, ["E"]),
         value("bias_values", TensorProto.FLOAT, ["E"]),
         value("k", TensorProto.INT32, [1]),
@@ -175,7 +177,8 @@ def make_bundle(folder: Path, item_count: int = ITEMS, width: int = WIDTH) -> Ha
     scale = random.uniform(0.005, 0.01, (blocks, 128)).astype(np.float32)
     bias = np.zeros((blocks, 128), dtype=np.float32)  # the handmade scorer has no zero point to take away
     bias.reshape(-1)[item_count:] = -np.inf
-    sections = [padded(table.tobytes()), padded(scale.tobytes()), bias.tobytes()]
+    prior = np.zeros((blocks, 128), dtype=np.float32)
+    sections = [padded(table.tobytes()), padded(scale.tobytes()), padded(bias.tobytes()), prior.tobytes()]
     tensors = [external("item_table", table, 0), external("item_scale", scale, len(sections[0]))]
     vectors = (table[:3] * scale[:3, None, :]).transpose(0, 2, 1).reshape(-1, width)[:ITEMS]
     folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ import pytest
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import BundleDamaged, BundleError, BundleUntrusted, UsageError
 from xrec_sdk.history import History
+from xrec_sdk.recommender import Recommender
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.signature import generate_key
 
@@ -176,6 +177,35 @@ def test_a_bias_that_can_not_be_is_refused(own_bundle, row, value):
     path.write_bytes(content)
     own_bundle.resign()
     assert refusal(own_bundle.folder, own_bundle).code == "bundle.items_malformed"
+
+
+def write_prior(own_bundle, row, value):
+    path = own_bundle.folder / "items.bin"
+    content = bytearray(path.read_bytes())
+    np.frombuffer(content, np.float32, 384, 3 * 65_536)[row] = value
+    path.write_bytes(content)
+    own_bundle.resign()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_prior_that_is_not_finite_is_refused(own_bundle, value):
+    write_prior(own_bundle, 5, value)
+    assert refusal(own_bundle.folder, own_bundle).code == "bundle.items_malformed"
+
+
+def test_a_prior_counts_for_recommendations_and_not_for_similar_items(own_bundle):
+    key = [own_bundle.key]
+    with Recommender(own_bundle.folder, trusted_keys=key) as before:
+        alike = [item.item_id for item in before.similar("sku-7", 5)]
+    write_prior(own_bundle, 123, 1000.0)
+    with Recommender(own_bundle.folder, trusted_keys=key) as after:
+        first = after.recommend(1)[0]
+        assert (first.item_id, first.score) == ("sku-123", 1000.0)
+        assert after.score(["sku-123", "sku-0"]) == {"sku-123": 1000.0, "sku-0": 0.0}
+        after.record("purchase", "sku-7", device="phone")
+        assert after.recommend(1)[0].item_id == "sku-123"
+        assert after.score(["sku-123"])["sku-123"] > 900
+        assert [item.item_id for item in after.similar("sku-7", 5)] == alike
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 50])

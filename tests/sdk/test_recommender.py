@@ -3,12 +3,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xrec_sdk
-from xrec_sdk import ProfileError, Recommender, UsageError, check_conformance
-from xrec_sdk.history import MINUTE_MS
+from xrec_sdk import ProfileError, Recommender, UsageError, check_conformance, open_bundle
+from xrec_sdk.history import MINUTE_MS, encode_history
+from xrec_sdk.profile import Profile
+from xrec_sdk.taste import Taste, add_events, history_of
 
 ITEMS, NOW_MS = 300, 1_700_000_000_000
 
@@ -346,3 +349,27 @@ def test_the_module_functions_need_init_and_then_share_one_recommender(shared_bu
     finally:
         xrec_sdk.close()
         xrec_sdk.close()
+
+
+@pytest.mark.parametrize("is_distinct", [False, True])
+def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(shared_bundle, is_distinct):
+    bundle = open_bundle(shared_bundle.folder, trusted_keys=[shared_bundle.key])
+    vocabulary = replace(bundle.manifest.vocabulary, distinct_items=is_distinct)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, vocabulary=vocabulary))
+    random = np.random.default_rng(31)  # seeded
+    rows, events = random.integers(0, 9, size=40).astype(np.int32), random.integers(1, 3, size=40).astype(np.int32)
+    at_ms = np.cumsum(random.integers(0, 4_000_000, size=40))
+    profile, taste, read = Profile(":memory:"), Taste(), 0
+    for part in np.split(np.arange(40), [1, 7, 8, 30]):
+        for place in part:
+            name = vocabulary.events[events[place] - 1]
+            profile.record(name, f"sku-{rows[place]}", "phone", int(at_ms[place]))
+        taste = add_events(taste, profile.events()[read:], bundle)
+        read = int(part[-1]) + 1
+        known = slice(0, read)
+        phone = np.ones(read, dtype=np.int32)
+        expected = encode_history(rows[known], events[known], phone, at_ms[known], vocabulary)
+        history = history_of(taste, bundle.manifest)
+        for name in ("rows", "events", "devices", "gaps"):
+            np.testing.assert_array_equal(getattr(history, name), getattr(expected, name))
+    profile.close()
