@@ -19,8 +19,7 @@ from xrec_export.graph_parts import Graph, flatten, make_model, split_rows
 from xrec_export.quantize import BLOCK, QuantizedTable, Section, quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
-"""Smaller matrices stay float32: they weigh little, and rounding the 64 x 64 one of the demo's encoder kept only .985 of
-its top 10 (1.000 without)."""
+"""Smaller matrices stay float32: they weigh little, and rounding the demo's one of 64 x 64 kept .985 of its top 10."""
 
 
 def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:

@@ -7,12 +7,14 @@ import copy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from xrec_export.encoder_graph import LEAST_INT8_WEIGHTS
 from xrec_export.export_model import ExportModel, ParityCase, excluding
 from xrec_export.quantize import quantize_rows
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
 VOCABULARY = Vocabulary(("view", "purchase"), ("phone", "pc"), max_history=20)
-WIDTH = 32
+WIDTH = 64
+JOINED = ("blocks.0.query", "blocks.0.key", "blocks.0.value")
 
 
 class SmallEncoder(nn.Module):
@@ -44,10 +46,12 @@ def make_encoder(seed: int = 0) -> SmallEncoder:
 
 
 def with_int8_weights(encoder: nn.Module) -> nn.Module:
-    """Return a copy whose big weights are rounded as the bundle stores them."""
+    """Return a copy whose big weights are rounded as the bundle stores them; joined ones are one matrix there."""
     rounded = copy.deepcopy(encoder)
-    for module in rounded.modules():
-        if isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.numel() >= 1024:
+    for name, module in rounded.named_modules():
+        if not isinstance(module, (nn.Linear, nn.Embedding)):
+            continue
+        if module.weight.numel() >= LEAST_INT8_WEIGHTS or name.endswith(JOINED):
             quantized, scale = quantize_rows(module.weight.detach().numpy())
             module.weight.data = torch.from_numpy(quantized.astype(np.float32) * scale[:, None])
     return rounded

@@ -17,7 +17,8 @@ from xrec_export.encoder_graph import build_encoder
 from xrec_export.from_run import LastPosition
 from xrec_export.graph_parts import operators
 from xrec_export.quantize import dequantize, pack_items, quantize_table
-from xrec_trainer.encoders.lowpass import LowPassTransformer
+from xrec_trainer.config import FitConfig
+from xrec_trainer.encoders import ENCODERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import VOCABULARY, WIDTH, make_encoder, with_int8_weights
@@ -30,7 +31,7 @@ def module(name: str) -> nn.Module:
     if name == "small":
         return make_encoder()
     torch.manual_seed(0)
-    return LastPosition(LowPassTransformer(WIDTH, 2, 2, 0.5, VOCABULARY)).eval()
+    return LastPosition(ENCODERS[name](FitConfig(targets=("purchase",), encoder=name), VOCABULARY)).eval()
 
 
 @cache
@@ -49,7 +50,7 @@ def session(name: str, level: str) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", ["small", "lowpass"])
+@pytest.mark.parametrize("name", ["small", *ENCODERS])
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 2), (1, 20), (3, 7), (20, 19)])
 def test_the_graph_computes_what_torch_computes(name: str, level: str, batch: int, length: int) -> None:
@@ -76,7 +77,7 @@ def test_only_standard_operators_are_used_and_inputs_are_int32() -> None:
 @pytest.mark.parametrize("name", ["small", "lowpass"])
 def test_big_weights_are_stored_as_int8_and_nothing_names_a_file_of_this_machine(name: str) -> None:
     model, _ = built(name)
-    big = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= 1024]
+    big = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= 8192]
     assert big and {tensor.data_type for tensor in big} == {onnx.TensorProto.INT8}
     written = model.SerializeToString()
     assert b".py" not in written and b"site-packages" not in written
