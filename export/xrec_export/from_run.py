@@ -40,6 +40,6 @@ def load(folder: Path, case_limit: int = 1000) -> tuple[ExportModel, list[Parity
         filter_seen=run.filter_seen,
         repeat=run.repeat,
         prior=prior if prior.any() else None,
-        facts=run.facts,
+        facts={name: value for name, value in run.facts.items() if name != "curve"},
     )
     return exported, [excluding(*case) for case in run.parity_cases(case_limit)]
