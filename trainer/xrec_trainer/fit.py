@@ -89,7 +89,8 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
 def _claim(out: Path, data: Path, config: FitConfig) -> None:
     wanted = json.loads(json.dumps({"config": config.to_json(), "data": str(data.resolve())}))
     path = out / "config.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+    has_begun = (out / "checkpoint.pt").exists() or (out / "model.pt").exists()
+    if has_begun and path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise UsageError("usage.run_differs", f"{out} holds a run with other settings; name another folder with --out")
     save_json(path, wanted)
 

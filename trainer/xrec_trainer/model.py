@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from xrec_sdk.errors import UsageError
 from xrec_sdk.history import Vocabulary
 
 from xrec_trainer.config import FitConfig
@@ -30,6 +31,8 @@ class Model(nn.Module):
 
     def __init__(self, config: FitConfig, vocabulary: Vocabulary, categories: Sequence[str | None]) -> None:
         super().__init__()
+        if config.encoder not in ENCODERS:
+            raise UsageError("usage.setting", f"encoder is {config.encoder!r}; expected {' or '.join(ENCODERS)}")
         names = {name: code for code, name in enumerate(sorted({name for name in categories if name}), start=1)}
         codes = torch.tensor([names[name] if name else 0 for name in categories])
         self.register_buffer("category_codes", codes, persistent=False)
