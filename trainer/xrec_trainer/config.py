@@ -16,8 +16,8 @@ InitialRows = Literal["random", "svd"]
 class FitConfig:
     """What ``xrec-train fit`` does; saved in the run as config.json.
 
-    ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py);
-    the full loss grows with the catalogue and at that size takes several times the time of the encoder.
+    ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py).
+    The full loss ranks better and grows with the catalogue: benchmarks/results/loss_cost.txt has both figures.
     ``horizon_days``: 0 learns the next event at each position; else ``prefixes`` times an epoch each user is cut at a
     random time and all targets of that many days after it are learned from what was before. This suits baskets, whose
     items have one time stamp and no order.
