@@ -7,6 +7,7 @@ time since the counted event before it, in buckets; the last ``max_history`` of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,10 @@ class Vocabulary:
     gap_edges_ms: tuple[int, ...] = DEFAULT_GAP_EDGES_MS
     max_history: int = 50
     distinct_items: bool = False
+
+    def event_codes(self, names: Collection[str]) -> list[int]:
+        """Return the codes of these event types, ascending; names that the vocabulary lacks have none."""
+        return [code for code, name in enumerate(self.events, start=1) if name in names]
 
     @property
     def event_count(self) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from xrec_sdk.history import DAY_MS, RepeatRule, repeat_bias
+from xrec_sdk.history import DAY_MS, RepeatRule
 
 from xrec_trainer.cases import Cases, Ranker
-from xrec_trainer.dataset import Log, decayed_popularity
+from xrec_trainer.dataset import Log, decayed_popularity, repeats
 
 SCORES_AT_A_TIME = 4_000_000
 Scorer = Callable[[sparse.csr_matrix], NDArray[np.float32]]
@@ -55,7 +55,6 @@ def buy_again(
     """
     order = _popular_order(log, train_mask, half_life_days)
     names = log.vocabulary.events if events is None else events
-    codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in names]
     rule = RepeatRule(1.0, int(repeat_half_life_days * DAY_MS), names)
 
     def rank(cases: Cases, k: int) -> NDArray[np.int32]:
@@ -63,8 +62,7 @@ def buy_again(
         for case in range(len(cases)):
             history = cases.history(case)
             seen = log.item[history]
-            counted = history[np.isin(log.event[history], codes)]
-            rows, gains = repeat_bias(log.item[counted], log.at_ms[counted], int(cases.now_ms[case]), rule)
+            rows, gains = repeats(log, history, int(cases.now_ms[case]), rule)
             first = rows[:0] if cases.excludes_seen else rows[np.lexsort((rows, -gains))][:k]
             _fill(top[case], first, order, seen if cases.excludes_seen else first)
         return top

@@ -11,9 +11,8 @@ from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.errors import DataError
 from xrec_sdk.runtime import Runtime
 
-from xrec_trainer.cases import Cases, Ranker
+from xrec_trainer.cases import Cases, Ranker, case_bias
 from xrec_trainer.dataset import Catalogue, Log, encode_case
-from xrec_trainer.ranking import repeats
 
 
 def open_for(catalogue: Catalogue, path: Path, trusted_keys: Sequence[str]) -> Bundle:
@@ -34,16 +33,9 @@ def bundle_ranker(bundle: Bundle, log: Log) -> Ranker:
     def rank(cases: Cases, k: int) -> NDArray[np.int32]:
         top = np.full((len(cases), k), -1, dtype=np.int32)
         for case in range(len(cases)):
-            history = cases.history(case)
-            rows = np.zeros(0, dtype=np.int32)
-            values = np.zeros(0, dtype=np.float32)
-            if cases.excludes_seen:
-                rows = np.unique(log.item[history]).astype(np.int32)
-                values = np.full(len(rows), -np.inf, dtype=np.float32)
-            elif rule is not None and len(history):
-                rows, values = repeats(log, history, int(cases.now_ms[case]), rule)
-            user = runtime.encode(encode_case(log, history))
-            best, scores = runtime.top(user, min(k, log.item_count), everything, rows, values)
+            user = runtime.encode(encode_case(log, cases.history(case)))
+            bias = case_bias(log, cases, case, rule)
+            best, scores = runtime.top(user, min(k, log.item_count), everything, *bias)
             best = best[np.isfinite(scores)]
             top[case, : len(best)] = best
         return top

@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from xrec_sdk.history import RepeatRule
 
-from xrec_trainer.dataset import Log
+from xrec_trainer.dataset import Log, repeats
+
+T = TypeVar("T", np.int32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,11 @@ class Cases:
 
     def only(self, keep: NDArray[np.bool_]) -> Cases:
         """Return the cases where ``keep`` (C,) holds."""
-        chosen = np.flatnonzero(keep)
-        return _pack(
-            [int(self.user[case]) for case in chosen],
-            [self.history(case) for case in chosen],
-            [self.answers(case) for case in chosen],
-            [int(self.now_ms[case]) for case in chosen],
-            [int(self.device[case]) for case in chosen],
-            excludes_seen=self.excludes_seen,
+        chosen = (
+            _Case(int(self.user[case]), self.history(case), self.answers(case), self.now_ms[case], self.device[case])
+            for case in np.flatnonzero(keep)
         )
+        return _pack(chosen, excludes_seen=self.excludes_seen)
 
     def with_histories(self, histories: list[NDArray[np.int64]]) -> Cases:
         """Return the same questions with other histories, one array of log indices a case."""
@@ -59,31 +58,33 @@ Ranker = Callable[[Cases, int], NDArray[np.int32]]
 """Gives (C, k) int32 rows for cases, best first, -1 where there is none."""
 
 
-def _offsets(parts: list[NDArray[np.int64]] | list[NDArray[np.int32]]) -> NDArray[np.int64]:
+class _Case(NamedTuple):
+    user: int
+    history: NDArray[np.int64]
+    relevant: NDArray[np.int32]
+    now_ms: np.int64 | int
+    device: np.int32
+
+
+def _offsets(parts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
 
 
-def _join(parts: list[NDArray[np.int64]] | list[NDArray[np.int32]], dtype: type) -> NDArray[np.int64]:
+def _join(parts: Sequence[NDArray[T]], dtype: type[T]) -> NDArray[T]:
     return np.concatenate([*parts, np.zeros(0, dtype)]).astype(dtype)
 
 
-def _pack(
-    users: list[int],
-    histories: list[NDArray[np.int64]],
-    answers: list[NDArray[np.int32]],
-    now_ms: list[int],
-    devices: list[int],
-    *,
-    excludes_seen: bool,
-) -> Cases:
+def _pack(asked: Iterable[_Case], *, excludes_seen: bool) -> Cases:
+    cases = list(asked)
+    histories, answers = [case.history for case in cases], [case.relevant for case in cases]
     return Cases(
-        user=np.array(users, dtype=np.int32),
+        user=np.array([case.user for case in cases], dtype=np.int32),
         history_index=_join(histories, np.int64),
         history_offsets=_offsets(histories),
-        relevant=_join(answers, np.int32).astype(np.int32),
+        relevant=_join(answers, np.int32),
         relevant_offsets=_offsets(answers),
-        now_ms=np.array(now_ms, dtype=np.int64),
-        device=np.array(devices, dtype=np.int32),
+        now_ms=np.array([case.now_ms for case in cases], dtype=np.int64),
+        device=np.array([case.device for case in cases], dtype=np.int32),
         excludes_seen=excludes_seen,
     )
 
@@ -96,20 +97,18 @@ def by_time(log: Log, start_ms: int, end_ms: int, targets: frozenset[int], *, ne
     without a history are asked too (cold users).
     """
     is_target = np.isin(log.event, list(targets))
-    users, histories, answers, now_ms, devices = [], [], [], [], []
-    for user, (first, last) in enumerate(zip(log.user_start[:-1], log.user_start[1:], strict=True)):
-        split, end = first + np.searchsorted(log.at_ms[first:last], [start_ms, end_ms])
-        window = np.arange(split, end)[is_target[split:end]]
-        if new_only:
-            window = window[~np.isin(log.item[window], log.item[first:split])]
-        if len(window) == 0:
-            continue
-        users.append(user)
-        histories.append(np.arange(first, split, dtype=np.int64))
-        answers.append(np.unique(log.item[window]))
-        now_ms.append(start_ms)
-        devices.append(int(log.device[window[0]]))
-    return _pack(users, histories, answers, now_ms, devices, excludes_seen=new_only)
+
+    def asked() -> Iterator[_Case]:
+        for user, first, last in _users(log):
+            split, end = first + np.searchsorted(log.at_ms[first:last], [start_ms, end_ms])
+            window = np.arange(split, end)[is_target[split:end]]
+            if new_only:
+                window = window[~np.isin(log.item[window], log.item[first:split])]
+            if len(window):
+                answers = np.unique(log.item[window])
+                yield _Case(user, np.arange(first, split), answers, start_ms, log.device[window[0]])
+
+    return _pack(asked(), excludes_seen=new_only)
 
 
 def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen: bool) -> Cases:
@@ -119,36 +118,56 @@ def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen
     items of the history (``excludes_seen``).
     """
     is_target = np.isin(log.event, list(targets))
-    users, histories, answers, now_ms, devices = [], [], [], [], []
-    for user, (first, last) in enumerate(zip(log.user_start[:-1], log.user_start[1:], strict=True)):
-        own = first + np.flatnonzero(is_target[first:last])
-        if last - first < 3 or len(own) < back:
-            continue
-        held_out = int(own[-back])
-        users.append(user)
-        histories.append(np.arange(first, held_out, dtype=np.int64))
-        answers.append(log.item[held_out : held_out + 1])
-        now_ms.append(int(log.at_ms[held_out]))
-        devices.append(int(log.device[held_out]))
-    return _pack(users, histories, answers, now_ms, devices, excludes_seen=excludes_seen)
+
+    def asked() -> Iterator[_Case]:
+        for user, first, last in _users(log):
+            own = first + np.flatnonzero(is_target[first:last])
+            if last - first >= 3 and len(own) >= back:
+                yield _next_event(log, user, first, int(own[-back]))
+
+    return _pack(asked(), excludes_seen=excludes_seen)
 
 
 def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
     """Ask for the first event after each change of device between consecutive sessions of a user in [start, end)."""
-    users, histories, answers, now_ms, devices = [], [], [], [], []
+
+    def asked() -> Iterator[_Case]:
+        for user, first, last in _users(log):
+            at_ms, device = log.at_ms[first:last], log.device[first:last]
+            changes = (np.diff(device) != 0) & (np.diff(at_ms) > session_gap_ms)
+            for index in first + 1 + np.flatnonzero(changes):
+                if start_ms <= log.at_ms[index] < end_ms:
+                    yield _next_event(log, user, first, index)
+
+    return _pack(asked(), excludes_seen=False)
+
+
+def _users(log: Log) -> Iterator[tuple[int, np.int64, np.int64]]:
+    """Yield each user with the begin and the end of the user's events."""
     for user, (first, last) in enumerate(zip(log.user_start[:-1], log.user_start[1:], strict=True)):
-        if last - first < 2:
-            continue
-        at_ms, device = log.at_ms[first:last], log.device[first:last]
-        changes = (np.diff(device) != 0) & (np.diff(at_ms) > session_gap_ms)
-        for index in first + 1 + np.flatnonzero(changes):
-            if start_ms <= log.at_ms[index] < end_ms:
-                users.append(user)
-                histories.append(np.arange(first, index, dtype=np.int64))
-                answers.append(log.item[index : index + 1])
-                now_ms.append(int(log.at_ms[index]))
-                devices.append(int(log.device[index]))
-    return _pack(users, histories, answers, now_ms, devices, excludes_seen=False)
+        yield user, first, last
+
+
+def _next_event(log: Log, user: int, first: np.int64, index: int) -> _Case:
+    """Return the case that asks for one event, given the user's events before it."""
+    history, answer = np.arange(first, index), log.item[index : index + 1]
+    return _Case(user, history, answer, log.at_ms[index], log.device[index])
+
+
+def case_bias(
+    log: Log, cases: Cases, case: int, rule: RepeatRule | None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return distinct rows and what is added to the score of each: -inf for seen items that the case leaves out.
+
+    Where seen items may be ranked, the repeat rule lifts what was had before.
+    """
+    history = cases.history(case)
+    if cases.excludes_seen:
+        seen = np.unique(log.item[history])
+        return seen, np.full(len(seen), -np.inf, dtype=np.float32)
+    if rule is None:
+        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+    return repeats(log, history, int(cases.now_ms[case]), rule)
 
 
 def own_device_histories(log: Log, cases: Cases) -> list[NDArray[np.int64]]:

@@ -15,7 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from xrec_sdk.errors import DataError
-from xrec_sdk.history import DAY_MS, History, Vocabulary, encode_history, gap_codes
+from xrec_sdk.history import (
+    DAY_MS,
+    History,
+    RepeatRule,
+    Vocabulary,
+    encode_history,
+    gap_codes,
+    repeat_bias,
+)
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,14 @@ def encode_case(log: Log, history: NDArray[np.int64]) -> History:
     return encode_history(
         log.item[history], log.event[history], log.device[history], log.at_ms[history], log.vocabulary
     )
+
+
+def repeats(
+    log: Log, history: NDArray[np.int64], now_ms: int, rule: RepeatRule
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the rows of a history, given as log indices, that the rule lifts, ascending, and by how much."""
+    counted = history[np.isin(log.event[history], log.vocabulary.event_codes(rule.events))]
+    return repeat_bias(log.item[counted], log.at_ms[counted], now_ms, rule)
 
 
 def _translate(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int32]:

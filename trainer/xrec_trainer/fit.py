@@ -219,8 +219,8 @@ class Trainer:
 def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
     """Return which events of the log are learned as targets, (E,) bool."""
     log = study.log
-    codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in config.targets]
-    mask: NDArray[np.bool_] = np.isin(log.event, codes) & (log.at_ms >= _begin_ms(log, config))
+    is_named = np.isin(log.event, log.vocabulary.event_codes(config.targets))
+    mask: NDArray[np.bool_] = is_named & (log.at_ms >= _begin_ms(log, config))
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
         _, first = np.unique(pair, return_index=True)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from xrec_sdk.history import RepeatRule, repeat_bias
+from xrec_sdk.history import RepeatRule
 
-from xrec_trainer.cases import Cases, Ranker
+from xrec_trainer.cases import Cases, Ranker, case_bias
 from xrec_trainer.dataset import Log, encode_case
 from xrec_trainer.model import Items, Model
 
@@ -37,15 +37,6 @@ def user_vectors(model: Model, log: Log, cases: Cases) -> Tensor:
     return users
 
 
-def repeats(
-    log: Log, case: NDArray[np.int64], now_ms: int, rule: RepeatRule
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return the rows of a case's history that the rule lifts, and by how much."""
-    codes = [code for code, name in enumerate(log.vocabulary.events, start=1) if name in rule.events]
-    counted = case[np.isin(log.event[case], codes)]
-    return repeat_bias(log.item[counted], log.at_ms[counted], now_ms, rule)
-
-
 def model_ranker(model: Model, log: Log, rule: RepeatRule | None = None) -> Ranker:
     """Return the ranker of a model; the repeat rule counts only where seen items may be ranked."""
 
@@ -68,17 +59,9 @@ def rank_users(
         scores = part @ items.table.T + items.prior
         scores[(part == 0).all(dim=1)] = nobody
         for place in range(len(part)):
-            _apply_bias(scores[place], log, cases, begin + place, rule)
+            rows, values = case_bias(log, cases, begin + place, rule)
+            scores[place, torch.from_numpy(rows.astype(np.int64))] += torch.from_numpy(values)
         best = scores.topk(min(k, len(items.table)), dim=1)
-        rows = torch.where(torch.isfinite(best.values), best.indices, -1)
-        top[begin : begin + len(part), : rows.shape[1]] = rows.numpy()
+        listed = torch.where(torch.isfinite(best.values), best.indices, -1)
+        top[begin : begin + len(part), : listed.shape[1]] = listed.numpy()
     return top
-
-
-def _apply_bias(scores: Tensor, log: Log, cases: Cases, case: int, rule: RepeatRule | None) -> None:
-    history = cases.history(case)
-    if cases.excludes_seen:
-        scores[torch.from_numpy(log.item[history].astype(np.int64))] = float("-inf")
-    elif rule is not None and len(history):
-        rows, values = repeats(log, history, int(cases.now_ms[case]), rule)
-        scores[torch.from_numpy(rows.astype(np.int64))] += torch.from_numpy(values)

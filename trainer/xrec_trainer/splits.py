@@ -53,10 +53,6 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
     return _leave_one_out(raw, config, vocabulary)
 
 
-def _targets(vocabulary: Vocabulary, config: FitConfig) -> frozenset[int]:
-    return frozenset(code for code, name in enumerate(vocabulary.events, start=1) if name in config.targets)
-
-
 def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
     end_ms = int(raw.at_ms.max()) + 1
     test_ms = end_ms - int(config.test_days * DAY_MS)
@@ -66,7 +62,7 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
         raise DataError("data.too_short", f"the log covers {days:.1f} days; lower --test-days and --validation-days")
     known = raw.at_ms < validation_ms
     catalogue, row_of = build_catalogue(raw, known, min_count=config.min_count, half_life_days=config.half_life_days)
-    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), _targets(vocabulary, config)
+    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     train_end = log.user_start[:-1] + np.bincount(log.user[log.at_ms < validation_ms], minlength=len(raw.users))
 
     def tasks(start_ms: int, until_ms: int) -> dict[str, Cases]:
@@ -89,7 +85,7 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
 def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
     everything = np.ones(len(raw.user), dtype=np.bool_)
     catalogue, row_of = build_catalogue(raw, everything, min_count=1, half_life_days=config.half_life_days)
-    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), _targets(vocabulary, config)
+    log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     lengths = np.diff(log.user_start)
     train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
     validation, test = (leave_one_out(log, targets, back=back, excludes_seen=config.filter_seen) for back in (2, 1))
