@@ -17,8 +17,7 @@ from xrec_sdk.catalog import pack_catalog
 from xrec_sdk.conformance import check_conformance
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.idtable import pack_ids
-from xrec_sdk.manifest import FileRecord, ItemSections, Manifest
-from xrec_sdk.manifest import Section as ManifestSection
+from xrec_sdk.manifest import FileRecord, ItemSections, Manifest, Section
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.signature import sign
 
@@ -27,7 +26,7 @@ from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase
 from xrec_export.graph_parts import IR_VERSION, OPSET, operators
 from xrec_export.parity import Parity, Tolerance
-from xrec_export.quantize import QuantizedTable, dequantize, pack_items, quantize_table
+from xrec_export.quantize import dequantize, pack_items, quantize_table
 from xrec_export.scorer_graph import build_scorer
 
 
@@ -95,7 +94,7 @@ def _stage(
     }
     for name, content in draft.items():
         _write(stage / name, content)
-    draft_manifest = _manifest(model, items, draft, release, operators(encoder, scorer), {})
+    draft_manifest = _manifest(model, sections, draft, release, operators(encoder, scorer), {})
     _write(stage / "manifest.json", manifest_format.to_bytes(draft_manifest))
     drafted = open_bundle(stage, allow_unsigned=True)
     runtime = Runtime(drafted)
@@ -106,7 +105,7 @@ def _stage(
     text = card.render(model, release.name, release.number, release.created_at, measured, tolerance)
     final = {**draft, "conformance.json": golden, "card.md": text.encode("utf-8")}
     certificate = parity.to_manifest(measured, tolerance)
-    signed = _manifest(model, items, final, release, draft_manifest.operators, certificate)
+    signed = _manifest(model, sections, final, release, draft_manifest.operators, certificate)
     for name in ("conformance.json", "card.md"):
         _write(stage / name, final[name])
     manifest_bytes = manifest_format.to_bytes(signed)
@@ -119,20 +118,19 @@ def _stage(
 
 def _manifest(
     model: ExportModel,
-    items: QuantizedTable,
+    sections: Mapping[str, Section],
     files: Mapping[str, bytes],
     release: Release,
     used: Sequence[str],
     certificate: Mapping[str, object],
 ) -> Manifest:
-    _, sections = pack_items(items)
     records = {name: FileRecord(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
     return Manifest(
         name=release.name,
         release=release.number,
         created_at=release.created_at,
         item_count=len(model.ids),
-        width=items.width,
+        width=model.item_table.shape[1],
         opset=OPSET,
         ir_version=IR_VERSION,
         operators=tuple(used),
@@ -140,7 +138,7 @@ def _manifest(
         seen_events=model.seen_events,
         filter_seen=model.filter_seen,
         repeat=model.repeat,
-        items=ItemSections(**{name: ManifestSection(part.offset, part.bytes) for name, part in sections.items()}),
+        items=ItemSections(**sections),
         files=records,
         parity=certificate,
         model=model.facts,

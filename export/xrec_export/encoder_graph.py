@@ -14,9 +14,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
 from xrec_export.graph_parts import Graph, flatten, make_model, split_rows
-from xrec_export.quantize import BLOCK, QuantizedTable, Section, quantize_rows
+from xrec_export.quantize import QuantizedTable, quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
 """Smaller matrices stay float32: they weigh little, and rounding the demo's one of 64 x 64 kept .985 of its top 10."""
@@ -47,8 +48,8 @@ def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
     last = graph.constant([-1], np.int64)
     rows = graph.add("Unsqueeze", graph.add("Cast", "rows", to=TensorProto.INT64), last)  # (B, L, 1)
     block, lane = split_rows(graph, rows)
-    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK, np.int64)), lane)
-    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK, np.int64))  # (B, L, 1) + (D,)
+    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK_ITEMS, np.int64)), lane)
+    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (B, L, 1) + (D,)
     batch = graph.add("Shape", "rows", start=0, end=1)
     quantized = graph.add("Gather", flatten(graph, table, batch), index, axis=0)
     scales = graph.add("Gather", flatten(graph, scale, batch), rows, axis=0)  # (B, L, 1)

@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-
-from xrec_export.quantize import Section
+from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
 OPSET = 21
 IR_VERSION = 10
@@ -65,7 +64,7 @@ class Graph:
 
 def split_rows(graph: Graph, rows: str) -> tuple[str, str]:
     """Return the block and the lane (int64) of int64 rows."""
-    block_size = graph.constant(128, np.int64)
+    block_size = graph.constant(BLOCK_ITEMS, np.int64)
     return graph.add("Div", rows, block_size), graph.add("Mod", rows, block_size)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from xrec_sdk.manifest import BLOCK_ITEMS, SECTION_ALIGNMENT, Section
 
-BLOCK = 128
-SECTION_ALIGNMENT = 65_536
 USER_ZERO_POINT = 64
 """The scan reads the user vector as uint8 1..127 around this: 7 bits, so that no int16 sum of a pair saturates."""
 
@@ -39,14 +38,6 @@ class QuantizedTable:
         return int(self.table.shape[1])
 
 
-@dataclass(frozen=True)
-class Section:
-    """Where an array lies in items.bin."""
-
-    offset: int
-    bytes: int
-
-
 def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return (N, D) int8 and the (N,) float32 scale, symmetric per row; the scale of a zero row is 1.
 
@@ -65,24 +56,26 @@ def quantize_table(rows: NDArray[np.float32], prior: NDArray[np.float32] | None 
     ``prior`` is (N,) float32.
     """
     count, width = rows.shape
-    blocks = -(-count // BLOCK)
+    blocks = -(-count // BLOCK_ITEMS)
     quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))
-    padded = np.zeros((blocks * BLOCK, width), dtype=np.int8)
+    padded = np.zeros((blocks * BLOCK_ITEMS, width), dtype=np.int8)
     padded[:count] = quantized
-    padded_scale = np.ones(blocks * BLOCK, dtype=np.float32)
+    padded_scale = np.ones(blocks * BLOCK_ITEMS, dtype=np.float32)
     padded_scale[:count] = scale
     table = np.ascontiguousarray(
-        padded.reshape(blocks, BLOCK, width).transpose(0, 2, 1)
+        padded.reshape(blocks, BLOCK_ITEMS, width).transpose(0, 2, 1)
     )  # (nb, 128, D) -> (nb, D, 128)
     # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
     bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
     bias[count:] = -np.inf
     padded_prior = None
     if prior is not None and prior.any():
-        padded_prior = np.zeros(blocks * BLOCK, dtype=np.float32)
+        padded_prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
         padded_prior[:count] = prior
-        padded_prior = padded_prior.reshape(blocks, BLOCK)
-    return QuantizedTable(table, padded_scale.reshape(blocks, BLOCK), bias.reshape(blocks, BLOCK), padded_prior)
+        padded_prior = padded_prior.reshape(blocks, BLOCK_ITEMS)
+    return QuantizedTable(
+        table, padded_scale.reshape(blocks, BLOCK_ITEMS), bias.reshape(blocks, BLOCK_ITEMS), padded_prior
+    )
 
 
 def dequantize(items: QuantizedTable) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
 from xrec_export.graph_parts import Graph, flatten, make_model
-from xrec_export.quantize import BLOCK, USER_ZERO_POINT, QuantizedTable, Section
+from xrec_export.quantize import USER_ZERO_POINT, QuantizedTable
 
 USER_LEVELS = 63
 SMALLEST_USER = 1e-25
@@ -20,7 +21,7 @@ LEAST_CANDIDATES = 32
 def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
     """Return scorer.onnx for a table; its two big tensors are external data at ``sections`` of items.bin."""
     graph = Graph()
-    padded = items.blocks * BLOCK
+    padded = items.blocks * BLOCK_ITEMS
     answers = graph.add("Cast", "k", to=TensorProto.INT64)
     table = graph.external("item_table", items.table, sections["table"])
     scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
@@ -31,7 +32,7 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
     block, lane = _candidates(graph, coarse, count, items.blocks)
-    rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK, np.int64)), lane)
+    rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK_ITEMS, np.int64)), lane)
     item_scale = graph.add("Gather", scale, rows, axis=0)
     scores = _score_exactly(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
     if items.prior is not None:
@@ -82,7 +83,7 @@ def _scan(graph: Graph, table: str, scale: str, user_scale: str, *, has_prior: b
         scores = graph.add("Add", scores, graph.add("Div", "item_prior", user_scale))
     values = graph.add("Div", "bias_values", user_scale)
     scores = graph.add("ScatterElements", scores, "bias_rows", values, axis=0, reduction="add")
-    return graph.add("Reshape", scores, graph.constant([-1, BLOCK], np.int64))
+    return graph.add("Reshape", scores, graph.constant([-1, BLOCK_ITEMS], np.int64))
 
 
 def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str, str]:
@@ -98,7 +99,7 @@ def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str
     scores = graph.add("Reshape", graph.add("Gather", coarse, chosen, axis=0), graph.constant([-1], np.int64))
     _, places = graph.top(scores, count, largest=True)  # (S * 128,) -> (M,)
     places, _ = graph.top(places, count, largest=False)
-    block_size = graph.constant(BLOCK, np.int64)
+    block_size = graph.constant(BLOCK_ITEMS, np.int64)
     block = graph.add("Gather", chosen, graph.add("Div", places, block_size), axis=0)
     return block, graph.add("Mod", places, block_size)
 
@@ -109,9 +110,9 @@ def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, 
     ``table`` is flat: one element is gathered faster by one index than by three. A row is gathered whole before the
     next, near each other in memory, and the rows are then transposed for the sum.
     """
-    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK, np.int64)), lane)
+    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK_ITEMS, np.int64)), lane)
     first = graph.add("Unsqueeze", first, graph.constant([1], np.int64))
-    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK, np.int64))  # (M, D)
+    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (M, D)
     quantized = graph.add("Transpose", graph.add("Gather", table, index, axis=0), perm=[1, 0])  # (D, M)
     item = graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
     products = graph.add("Mul", item, graph.add("Transpose", "user", perm=[1, 0]))

@@ -237,9 +237,11 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
     table = np.frombuffer(items, np.int8, sections.table.bytes, sections.table.offset)
     scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset)
     bias = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.bias.offset)
-    prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
-    if sections.prior:
-        prior = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.prior.offset)
+    prior = (
+        np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.prior.offset)
+        if sections.prior
+        else np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
+    )
     if not np.isfinite(prior).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a prior that is not finite")
     if not np.isfinite(scale).all():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from xrec_export.quantize import BLOCK, SECTION_ALIGNMENT, dequantize, pack_items, quantize_table
+from xrec_export.quantize import dequantize, pack_items, quantize_table
+from xrec_sdk.manifest import BLOCK_ITEMS, SECTION_ALIGNMENT
 
 
 def test_the_table_is_what_training_saw() -> None:
@@ -21,9 +22,12 @@ def test_the_table_is_what_training_saw() -> None:
 def test_a_row_lies_in_a_lane_of_its_block(count: int) -> None:
     rows = np.random.default_rng(count).normal(size=(count, 8)).astype(np.float32)
     items = quantize_table(rows)
-    assert items.table.shape == (-(-count // BLOCK), 8, BLOCK)
+    assert items.table.shape == (-(-count // BLOCK_ITEMS), 8, BLOCK_ITEMS)
     row = count - 1
-    values = items.table[row // BLOCK, :, row % BLOCK].astype(np.float32) * items.scale[row // BLOCK, row % BLOCK]
+    values = (
+        items.table[row // BLOCK_ITEMS, :, row % BLOCK_ITEMS].astype(np.float32)
+        * items.scale[row // BLOCK_ITEMS, row % BLOCK_ITEMS]
+    )
     np.testing.assert_allclose(values, rows[row], atol=np.abs(rows[row]).max() / 254 * 1.001)
 
 

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from xrec_export.graph_parts import operators
-from xrec_export.quantize import BLOCK, dequantize, pack_items, quantize_table
+from xrec_export.quantize import dequantize, pack_items, quantize_table
 from xrec_export.scorer_graph import build_scorer
+from xrec_sdk.manifest import BLOCK_ITEMS
 
 
 class Scorer:
@@ -19,7 +20,7 @@ class Scorer:
     def __init__(self, rows: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> None:
         self.count = len(rows)
         self.items = quantize_table(rows, prior)
-        padded = self.items.blocks * BLOCK
+        padded = self.items.blocks * BLOCK_ITEMS
         self.prior = np.zeros(padded, np.float32) if self.items.prior is None else self.items.prior.reshape(-1)
         packed, sections = pack_items(self.items)
         self.model = build_scorer(self.items, sections)
@@ -32,7 +33,7 @@ class Scorer:
 
     def allow(self, rows: Any) -> NDArray[np.float32]:
         """Return the item bias that forbids all rows but these."""
-        bias = np.full(self.items.blocks * BLOCK, -np.inf, dtype=np.float32)
+        bias = np.full(self.items.blocks * BLOCK_ITEMS, -np.inf, dtype=np.float32)
         bias[rows] = self.items.bias.reshape(-1)[rows]
         return bias
 

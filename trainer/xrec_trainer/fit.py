@@ -51,11 +51,6 @@ class Progress:
     is_quantizing: bool = False
     curve: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the quantized epochs are over."""
-        return self.is_quantizing and self.quantized_done < 0
-
 
 def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: None) -> Run:
     """Train on a prepared folder and write a run folder; an unfinished run in ``out`` is resumed.
@@ -115,13 +110,11 @@ class Trainer:
 
     def train(self) -> None:
         """Run epochs until the quantized ones are over."""
-        while not self.progress.is_finished:
-            progress, config = self.progress, self.config
+        progress, config = self.progress, self.config
+        while not progress.is_quantizing or progress.quantized_done < config.quantized_epochs:
             exhausted = progress.epoch - progress.best_epoch >= config.patience or progress.epoch >= config.max_epochs
-            if not progress.is_quantizing and exhausted:
+            if exhausted and not progress.is_quantizing:
                 self._begin_quantizing()
-            if progress.is_quantizing and progress.quantized_done >= config.quantized_epochs:
-                progress.quantized_done = -1
             else:
                 self._epoch()
             self._save()
@@ -240,16 +233,11 @@ def choose_trend(model: Model, study: Study, config: FitConfig, cases: Cases) ->
     A leave-one-out split has no one time that is "now", so it gets none.
     """
     users, table = user_vectors(model, study.log, cases), model.item_table()
-
-    def ndcg(trend: Trend | None) -> float:
-        items = Items(table, trend_prior(study.log, study.train_mask, trend))
-        top = rank_users(users, items, study.log, cases, 10, None)
-        return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
-
     trends: list[Trend | None] = [None]
     if config.split == "time":
         trends += [Trend(weight, config.trend_half_life_days) for weight in TREND_WEIGHTS]
-    scores = [ndcg(trend) for trend in trends]
+    items = (Items(table, trend_prior(study.log, study.train_mask, trend)) for trend in trends)
+    scores = [_ndcg(rank_users(users, candidate, study.log, cases, 10, None), cases) for candidate in items]
     best = int(np.argmax(scores))
     return trends[best], scores[best]
 
@@ -260,17 +248,16 @@ def choose_repeat_rule(model: Model, study: Study, config: FitConfig) -> RepeatR
     if len(cases) == 0:
         return None
     users, items = user_vectors(model, study.log, cases), model.items()
-
-    def ndcg(rule: RepeatRule | None) -> float:
-        top = rank_users(users, items, study.log, cases, 10, rule)
-        return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
-
     rules: list[RepeatRule | None] = [None]
     for half_life_days in (14, 45, 180):
         rules += [
             RepeatRule(weight, half_life_days * DAY_MS, config.targets) for weight in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
         ]
-    return max(rules, key=ndcg)
+    return max(rules, key=lambda rule: _ndcg(rank_users(users, items, study.log, cases, 10, rule), cases))
+
+
+def _ndcg(top: NDArray[np.int32], cases: Cases) -> float:
+    return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
 
 
 def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases:
