@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -373,3 +374,11 @@ def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(s
         for name in ("rows", "events", "devices", "gaps"):
             np.testing.assert_array_equal(getattr(history, name), getattr(expected, name))
     profile.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["record", "recommend", "similar", "score", "feedback", "forget", "export_my_data", "close"]
+)
+def test_a_module_function_takes_what_its_method_takes(name):
+    (_, *method), function = inspect.signature(getattr(Recommender, name)).parameters.values(), getattr(xrec_sdk, name)
+    assert list(inspect.signature(function).parameters.values()) == method
