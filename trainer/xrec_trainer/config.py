@@ -27,6 +27,8 @@ class FitConfig:
     ``initial_rows``: "svd" starts from the leading singular vectors of the user-item matrix (PureSVD: Cremonesi, Koren
     and Turrin, RecSys 2010), a good start where users are few.
     ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
+    ``averaging``: decay of the moving average of the weights, which is what is validated and kept; 0 for the weights
+    of the last step (averaging.py).
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
@@ -55,6 +57,7 @@ class FitConfig:
     prefixes: int = 4
     burn_in_days: float = 0.0
     initial_rows: InitialRows = "random"
+    averaging: float = 0.995
     learns_repeats: bool = True
     filter_seen: bool = False
     seed: int = 1
@@ -80,6 +83,7 @@ class FitConfig:
             "horizon_days": (0, 1e5),
             "prefixes": (1, 1000),
             "burn_in_days": (0, 1e5),
+            "averaging": (0, 0.99999),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
 from xrec_trainer import dataset
+from xrec_trainer.averaging import Average
 from xrec_trainer.batches import Batch, next_batches, next_targets, prefix_batches, prefixes, windows
 from xrec_trainer.cases import Cases
 from xrec_trainer.config import FitConfig
@@ -30,6 +32,7 @@ from xrec_trainer.run import Run, describe, load_run, save_json, save_tensors
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
 from xrec_trainer.trend import Trend, trend_prior
+from xrec_trainer.workers import Workers
 
 MAX_VALIDATION_CASES = 10_000
 TREND_WEIGHTS = (0.3, 0.6, 0.9, 1.2)
@@ -57,14 +60,25 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
 
     Raises UsageError ``usage.run_differs`` where ``out`` holds a run with other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(out, data, config)
+    workers = Workers()
+    if workers.is_first:
+        out.mkdir(parents=True, exist_ok=True)
+        _claim(out, data, config)
+    workers.wait()
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     study = make_study(dataset.read(data), config)
-    trainer = Trainer(study, config, out / "checkpoint.pt", report)
+    trainer = Trainer(study, config, out / "checkpoint.pt", report, workers)
     trainer.train()
+    if workers.is_first:
+        _write_run(trainer, data, out)
+    workers.wait()
+    return load_run(out)
+
+
+def _write_run(trainer: Trainer, data: Path, out: Path) -> None:
+    study, config = trainer.study, trainer.config
     model = trainer.best_model()
     trend = choose_trend(model, study, config, trainer.validation)[0] if len(trainer.validation) else None
     model.get_buffer("prior").copy_(trend_prior(study.log, study.train_mask, trend))
@@ -78,7 +92,6 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
     save_tensors(out / "model.pt", model.state_dict())
     save_json(out / "run.json", describe(config, data, rule, facts))
     (out / "checkpoint.pt").unlink(missing_ok=True)
-    return load_run(out)
 
 
 def _claim(out: Path, data: Path, config: FitConfig) -> None:
@@ -91,14 +104,19 @@ def _claim(out: Path, data: Path, config: FitConfig) -> None:
 
 
 class Trainer:
-    """One training: model, optimizer, random state and progress, saved together after each epoch."""
+    """One training: model, optimizer and progress, saved together after each epoch.
 
-    def __init__(self, study: Study, config: FitConfig, checkpoint: Path, report: Report) -> None:
+    All random choices of an epoch follow from the seed, the epoch and the worker, so that no generator's state is kept.
+    """
+
+    def __init__(self, study: Study, config: FitConfig, checkpoint: Path, report: Report, workers: Workers) -> None:
         self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
+        self.workers = workers
         self.model = Model(config, study.log.vocabulary, study.catalogue.categories)
         if config.initial_rows == "svd" and not checkpoint.exists():
             self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.average = Average(self.model, config.averaging)
         self.progress = Progress()
         self.best_state = deepcopy(self.model.state_dict())
         self.is_target = target_mask(study, config)
@@ -128,6 +146,7 @@ class Trainer:
 
     def _begin_quantizing(self) -> None:
         self.model.load_state_dict(self.best_state)
+        self.average = Average(self.model, self.config.averaging)
         self.model.is_quantized = self.progress.is_quantizing = True
         self.progress.best_ndcg = self._validate()
         for group in self.optimizer.param_groups:
@@ -136,12 +155,14 @@ class Trainer:
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
         random = np.random.default_rng([self.config.seed, progress.epoch])
+        workers = self.workers
+        torch.manual_seed((self.config.seed * 1_000_003 + progress.epoch) * workers.count + workers.place)
         self.model.train()
         losses, tokens = [], 0
-        for batch in self._batches(random):
-            if len(batch.targets):
-                losses.append(self._step(batch, random))
-                tokens += batch.rows.numel()
+        batches = (batch for batch in self._batches(random) if len(batch.targets))
+        for batch in workers.share(batches):
+            losses.append(self._step(batch, random))
+            tokens += batch.rows.numel() if batch else 0
         if not losses:
             raise DataError("data.no_targets", NO_TARGETS)
         if not np.isfinite(losses).all():
@@ -152,14 +173,16 @@ class Trainer:
         trained_s = time.monotonic() - started
         progress.epoch += 1
         progress.quantized_done += progress.is_quantizing
-        ndcg = self._validate()
-        if ndcg > progress.best_ndcg:
-            progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
-            self.best_state = deepcopy(self.model.state_dict())
+        with self.average.applied(self.model):
+            ndcg = self._validate()
+            if ndcg > progress.best_ndcg:
+                progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
+                self.best_state = deepcopy(self.model.state_dict())
         line = {"epoch": progress.epoch, "loss": float(np.mean(losses)), "validation_ndcg@10": ndcg}
         line["is_quantized"] = progress.is_quantizing
         progress.curve.append(line)
-        self.report({**line, "seconds": time.monotonic() - started, "tokens_per_s": tokens / max(trained_s, 1e-9)})
+        if workers.is_first:
+            self.report({**line, "seconds": time.monotonic() - started, "tokens_per_s": tokens / max(trained_s, 1e-9)})
 
     def _batches(self, random: np.random.Generator) -> Iterator[Batch]:
         log, train_end, config = self.study.log, self.study.train_end, self.config
@@ -170,31 +193,41 @@ class Trainer:
         cuts = prefixes(log, train_end, self.is_target, _begin_ms(log, config), horizon_ms, config.prefixes, random)
         return prefix_batches(log, cuts, self.is_target, config.batch_tokens, random)
 
-    def _step(self, batch: Batch, random: np.random.Generator) -> float:
+    def _step(self, batch: Batch | None, random: np.random.Generator) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
+        if batch:
+            mean = self._loss(batch, random)
+            mean.backward()  # type: ignore[no-untyped-call]
+            loss = float(mean.detach())
+        loss = self.workers.average_gradients(self.model, loss, len(batch.targets) if batch else 0)
+        self.optimizer.step()
+        self.average.update(self.model)
+        return loss
+
+    def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         table = self.model.item_table()
         users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
         asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets
         if len(table) > self.config.sampled_above:
             drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples, p=self.draw))
-            loss = sampled_cross_entropy(*asked, drawn, self.log_q)
-        else:
-            loss = full_cross_entropy(*asked)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return float(loss.detach())
+            return sampled_cross_entropy(*asked, drawn, self.log_q)
+        return full_cross_entropy(*asked)
 
     def _validate(self) -> float:
         if len(self.validation) == 0:
             return 0.0
-        return choose_trend(self.model, self.study, self.config, self.validation)[1]
+        score = choose_trend(self.model, self.study, self.config, self.validation)[1] if self.workers.is_first else 0.0
+        return self.workers.agree(score)
 
     def _save(self) -> None:
+        if not self.workers.is_first:
+            return
         state = {
             "model": self.model.state_dict(),
             "best": self.best_state,
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
+            "average": self.average.state(),
             "progress": vars(self.progress),
         }
         save_tensors(self.checkpoint, state)
@@ -206,7 +239,7 @@ class Trainer:
         self.best_state = state["best"]
         self.progress = Progress(**state["progress"])
         self.model.is_quantized = self.progress.is_quantizing
-        torch.set_rng_state(state["random"])
+        self.average.restore(state["average"])
 
 
 def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
