@@ -40,6 +40,7 @@ def main() -> None:
         table = (0.1 * torch.randn(size, config.width)).requires_grad_(True)
         rows, targets = torch.randint(size, (HISTORIES, LENGTH)), torch.randint(size, (HISTORIES * LENGTH,))
         codes, places = torch.ones_like(rows), torch.arange(HISTORIES * LENGTH)
+        weights = torch.ones(HISTORIES * LENGTH)
         log_q = torch.full((size,), float(np.log(config.samples / size)))
         times: dict[str, list[float]] = {"encoder": [], "full": [], "sampled": []}
         for _ in range(arguments.rounds):
@@ -48,10 +49,10 @@ def main() -> None:
                 users = encoder(functional.embedding(rows, table), codes, codes, codes).flatten(0, 1)
                 encoded = time.perf_counter()
                 if name == "full":
-                    loss = full_cross_entropy(users, table, places, targets)
+                    loss = full_cross_entropy(users, table, places, targets, weights)
                 else:
                     drawn = torch.randint(size, (config.samples,))
-                    loss = sampled_cross_entropy(users, table, places, targets, drawn, log_q)
+                    loss = sampled_cross_entropy(users, table, places, targets, weights, drawn, log_q)
                 gradient, _ = torch.autograd.grad(loss, (users, table), retain_graph=True)
                 lost = time.perf_counter()
                 users.backward(gradient)

@@ -15,8 +15,8 @@ from xrec_trainer import dataset
 from xrec_trainer.baselines import users_by_items
 from xrec_trainer.batches import prefix_batches, prefixes
 from xrec_trainer.config import FitConfig, parse
-from xrec_trainer.fit import fit, target_mask
-from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
+from xrec_trainer.fit import fit, target_worth
+from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import fake_quantize
 from xrec_trainer.ranking import model_ranker
@@ -72,21 +72,59 @@ def test_the_chunked_loss_and_its_gradients_equal_those_of_torch() -> None:
     places, targets = torch.randint(1100, (2500,)).sort().values, torch.randint(37, (2500,))  # none, one or several
     for values in (users, table):
         values.requires_grad_(True)
-    full_cross_entropy(users, table, places, targets).backward()
+    weights = torch.rand(2500, dtype=torch.float64)
+    full_cross_entropy(users, table, places, targets, weights).backward()
     ours = users.grad.clone(), table.grad.clone()
     users.grad = table.grad = None
-    expected = torch.nn.functional.cross_entropy(users[places] @ table.T, targets)
+    each = torch.nn.functional.cross_entropy(users[places] @ table.T, targets, reduction="none")
+    expected = (each * weights).sum() / weights.sum()
     expected.backward()
-    assert torch.allclose(full_cross_entropy(users, table, places, targets), expected)
+    assert torch.allclose(full_cross_entropy(users, table, places, targets, weights), expected)
     assert torch.allclose(ours[0], users.grad) and torch.allclose(ours[1], table.grad)
 
 
 def test_the_sampled_loss_over_all_items_evenly_is_the_full_loss() -> None:
     torch.manual_seed(4)
     users, table, targets = torch.randn(20, 8), torch.randn(37, 8), torch.randint(37, (20,))
-    every, places = torch.arange(37), torch.arange(20)
-    sampled = sampled_cross_entropy(users, table, places, targets, every, torch.zeros(37))
+    every, places, weights = torch.arange(37), torch.arange(20), torch.ones(20)
+    sampled = sampled_cross_entropy(users, table, places, targets, weights, every, torch.zeros(37))
     assert torch.allclose(sampled, torch.nn.functional.cross_entropy(users @ table.T, targets), atol=1e-5)
+
+
+def test_gbce_is_worked_by_hand_and_ignores_a_negative_that_is_the_target() -> None:
+    users, table = torch.tensor([[1.0]]), torch.tensor([[2.0], [-1.0], [0.5]])
+    one, weights = torch.zeros(1, dtype=torch.int64), torch.ones(1)
+    sampled = torch.tensor([0, 1])
+    # Two of two other items are drawn, so the rate is 1 and so is the power, whatever the calibration.
+    expected = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
+    for calibration in (0.0, 0.75):
+        assert np.isclose(float(gbce(users, table, one, one, weights, sampled, calibration)), expected)
+    # One of two: rate 1/2; calibration 1 gives the power 1/2, calibration 0 gives 1.
+    for calibration, power in ((1.0, 0.5), (0.0, 1.0)):
+        expected = power * np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
+        assert np.isclose(float(gbce(users, table, one, one, weights, sampled[1:], calibration)), expected)
+
+
+def test_auxiliary_targets_count_with_their_weight_and_change_what_is_learned(shop: Path, tmp_path: Path) -> None:
+    settings = ["auxiliary_targets=view:0.25", "max_epochs=2", "test_days=12", "validation_days=12", "min_count=1"]
+    config = parse({"targets": ("purchase",)}, settings)
+    study = make_study(dataset.read(shop), config)
+    worth = target_worth(study, config)
+    view, purchase = (study.log.vocabulary.event_codes([name])[0] for name in ("view", "purchase"))
+    assert set(worth[study.log.event == view]) == {0.25} and set(worth[study.log.event == purchase]) == {1.0}
+    run = fit(shop, tmp_path / "both", config)
+    assert load_run(run.folder).config == config
+    alone = fit(shop, tmp_path / "alone", parse({"targets": ("purchase",)}, settings[1:]))
+    assert not torch.equal(run.model.ids.weight, alone.model.ids.weight)
+    with pytest.raises(UsageError, match="the weight of view is 2"):
+        parse({"targets": ("purchase",)}, ["auxiliary_targets=view:2"])
+
+
+def test_gbce_learns_the_chains(shop: Path, tmp_path: Path) -> None:
+    run = fit(shop, tmp_path / "run", small_config(loss="gbce", samples=64, max_epochs=40, patience=40, averaging=0.0))
+    cases = run.study.test["all"]
+    recall = per_case(model_ranker(run.model, run.log)(cases, 10), cases, [10])["recall@10"]
+    assert float(np.mean(recall)) > 3 * 10 / len(run.catalogue)
 
 
 def test_fake_quantization_keeps_the_gradient_and_is_idempotent() -> None:
@@ -108,16 +146,16 @@ def test_no_validation_or_test_event_is_learned(shop: Path) -> None:
 def test_a_prefix_is_asked_for_the_targets_of_the_horizon_after_it_and_no_others(shop: Path) -> None:
     config = small_config(horizon_days=5.0, burn_in_days=20.0, learns_repeats=False)
     study = make_study(dataset.read(shop), config)
-    log, is_target = study.log, target_mask(study, config)
+    log, worth = study.log, target_worth(study, config)
     begin_ms = int(log.at_ms.min()) + 20 * DAY_MS
     random = np.random.default_rng(1)
-    cuts = prefixes(log, study.train_end, is_target, begin_ms, 5 * DAY_MS, 3, random)
+    cuts = prefixes(log, study.train_end, worth > 0, begin_ms, 5 * DAY_MS, 3, random)
     assert len(cuts) > 50
     for start, cut, until in cuts:
         assert start in log.user_start and start < cut < until <= study.train_end[log.user[start]]
         assert log.at_ms[until - 1] >= begin_ms and log.at_ms[until - 1] - log.at_ms[cut] <= 5 * DAY_MS
     asked = 0
-    for batch in prefix_batches(log, cuts, is_target, 256, random):
+    for batch in prefix_batches(log, cuts, worth, 256, random):
         assert batch.rows.numel() <= 1.25 * 256 + log.vocabulary.max_history
         histories = batch.rows.numpy()
         longest = histories.shape[1]

@@ -20,7 +20,7 @@ class Batch:
     """Histories padded on the right: four (B, L) inputs, U of their B * L positions, and T targets at those.
 
     ``asked`` (U,) names the positions and ``places`` (T,), ascending, the one of U that each of ``targets`` (T,)
-    belongs to.
+    belongs to; ``weights`` (T,) float32 says what each counts in the loss.
     """
 
     rows: Tensor
@@ -30,6 +30,7 @@ class Batch:
     asked: Tensor
     places: Tensor
     targets: Tensor
+    weights: Tensor
 
 
 def windows(
@@ -92,28 +93,47 @@ def prefixes(
 
 
 def prefix_batches(
-    log: Log, cuts: NDArray[np.int64], is_target: NDArray[np.bool_], batch_tokens: int, random: np.random.Generator
+    log: Log, cuts: NDArray[np.int64], worth: NDArray[np.float32], batch_tokens: int, random: np.random.Generator
 ) -> Iterator[Batch]:
-    """Yield batches of what ``prefixes`` returned: each history's last position is asked for all its targets."""
+    """Yield batches of what ``prefixes`` returned: each history's last position is asked for all its targets.
+
+    ``worth`` (E,) is what an event counts as a target, 0 for none; of several events of an item the most counts.
+    """
     lengths = np.minimum(cuts[:, 1] - cuts[:, 0], log.vocabulary.max_history)
     for group in _groups(lengths, batch_tokens, random):
         histories = [encode_case(log, np.arange(start, cut)) for start, cut, _ in cuts[group]]
-        wanted = [np.unique(log.item[cut:until][is_target[cut:until]]) for _, cut, until in cuts[group]]
+        wanted = [_worth_of_items(log.item[cut:until], worth[cut:until]) for _, cut, until in cuts[group]]
         longest = max(map(len, histories))
         inputs = np.zeros((4, len(group), longest), dtype=np.int64)
         for place, history in enumerate(histories):
             inputs[:, place, : len(history)] = history.rows, history.events, history.devices, history.gaps
         last = np.arange(len(group)) * longest + [len(history) - 1 for history in histories]
-        places = np.repeat(np.arange(len(group)), [len(items) for items in wanted])
-        yield Batch(*map(torch.from_numpy, (*inputs, last, places, np.concatenate(wanted).astype(np.int64))))
+        places = np.repeat(np.arange(len(group)), [len(items) for items, _ in wanted])
+        items, weights = (np.concatenate(parts) for parts in zip(*wanted, strict=True))
+        yield Batch(*map(torch.from_numpy, (*inputs, last, places, items.astype(np.int64), weights)))
+
+
+def _worth_of_items(
+    items: NDArray[np.int32], worth: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the items that are a target in these events, ascending, and the most that each is worth."""
+    distinct, place = np.unique(items[worth > 0], return_inverse=True)
+    most = np.zeros(len(distinct), dtype=np.float32)
+    np.maximum.at(most, place, worth[worth > 0])
+    return distinct, most
 
 
 def next_batches(
-    log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64], batch_tokens: int, random: np.random.Generator
+    log: Log,
+    spans: NDArray[np.int64],
+    target_of: NDArray[np.int64],
+    worth: NDArray[np.float32],
+    batch_tokens: int,
+    random: np.random.Generator,
 ) -> Iterator[Batch]:
     """Yield batches of windows (W, 2): each position that ``target_of`` (E,) gives a target for is asked for it."""
     for group in _groups(spans[:, 1] - spans[:, 0], batch_tokens, random):
-        yield _collate(log, spans[group], target_of)
+        yield _collate(log, spans[group], target_of, worth)
 
 
 def _groups(lengths: NDArray[np.int64], batch_tokens: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -132,7 +152,7 @@ def _groups(lengths: NDArray[np.int64], batch_tokens: int, random: np.random.Gen
         yield groups[group]
 
 
-def _collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64]) -> Batch:
+def _collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64], worth: NDArray[np.float32]) -> Batch:
     """Pad the windows on the right with zeros; a causal encoder never looks there."""
     lengths = spans[:, 1] - spans[:, 0]
     places = np.arange(lengths.max())
@@ -152,4 +172,5 @@ def _collate(log: Log, spans: NDArray[np.int64], target_of: NDArray[np.int64]) -
         torch.from_numpy(asked),
         torch.arange(len(asked)),
         torch.from_numpy(log.item[targets[asked]].astype(np.int64)),
+        torch.from_numpy(worth[targets[asked]]),
     )

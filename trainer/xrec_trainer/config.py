@@ -10,6 +10,8 @@ from xrec_sdk.errors import UsageError
 
 Split = Literal["time", "leave-one-out"]
 InitialRows = Literal["random", "svd"]
+Loss = Literal["softmax", "gbce"]
+Weights = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,9 @@ class FitConfig:
 
     ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py).
     The full loss ranks better and grows with the catalogue: benchmarks/results/loss_cost.txt has both figures.
+    ``loss``: "gbce" is learned over ``samples`` even negatives, with ``gbce_calibration`` 0 to 1 (loss.py).
+    ``auxiliary_targets``: further events that are learned as targets, each with its weight in the loss (a target's own
+    is 1), as ``view:0.1,cart:0.3``; evaluation asks for ``targets`` alone.
     ``horizon_days``: 0 learns the next event at each position; else ``prefixes`` times an epoch each user is cut at a
     random time and all targets of that many days after it are learned from what was before. This suits baskets, whose
     items have one time stamp and no order.
@@ -33,6 +38,7 @@ class FitConfig:
     """
 
     targets: tuple[str, ...]
+    auxiliary_targets: Weights = ()
     split: Split = "time"
     test_days: float = 28.0
     validation_days: float = 28.0
@@ -53,6 +59,8 @@ class FitConfig:
     quantized_epochs: int = 3
     sampled_above: int = 15_000
     samples: int = 2048
+    loss: Loss = "softmax"
+    gbce_calibration: float = 0.75
     horizon_days: float = 0.0
     prefixes: int = 4
     burn_in_days: float = 0.0
@@ -84,6 +92,7 @@ class FitConfig:
             "prefixes": (1, 1000),
             "burn_in_days": (0, 1e5),
             "averaging": (0, 0.99999),
+            "gbce_calibration": (0, 1),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -95,6 +104,11 @@ class FitConfig:
             raise UsageError(
                 "usage.setting", f"initial_rows is {self.initial_rows!r}; expected {' or '.join(get_args(InitialRows))}"
             )
+        if self.loss not in get_args(Loss):
+            raise UsageError("usage.setting", f"loss is {self.loss!r}; expected {' or '.join(get_args(Loss))}")
+        for name, weight in self.auxiliary_targets:
+            if not 0 < weight <= 1:
+                raise UsageError("usage.out_of_bounds", f"the weight of {name} is {weight}; expected more than 0, to 1")
         if not self.targets:
             raise UsageError("usage.no_target", "no target event; name at least one, for example --target purchase")
 
@@ -105,7 +119,8 @@ class FitConfig:
 
 def from_json(values: dict[str, Any]) -> FitConfig:
     """Read back what ``to_json`` gave."""
-    return FitConfig(**{**values, "targets": tuple(values["targets"])})
+    weights = tuple((name, weight) for name, weight in values.get("auxiliary_targets", ()))
+    return FitConfig(**{**values, "targets": tuple(values["targets"]), "auxiliary_targets": weights})
 
 
 def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
@@ -125,8 +140,17 @@ def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
 
 
 _BOOLS = {"true": True, "false": False}
+
+
+def _weights(text: str) -> Weights:
+    pairs = (part.rpartition(":") for part in text.split(",") if part)
+    return tuple((name, float(weight)) for name, _, weight in pairs)
+
+
 _KINDS: dict[str, Callable[[str], Any]] = {
     "InitialRows": str,
+    "Loss": str,
+    "Weights": _weights,
     "int": int,
     "float": float,
     "str": str,

@@ -24,7 +24,7 @@ from xrec_trainer.batches import Batch, next_batches, next_targets, prefix_batch
 from xrec_trainer.cases import Cases
 from xrec_trainer.config import FitConfig
 from xrec_trainer.dataset import Log
-from xrec_trainer.loss import full_cross_entropy, sampled_cross_entropy
+from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
 from xrec_trainer.ranking import rank_users, user_vectors
@@ -119,7 +119,7 @@ class Trainer:
         self.average = Average(self.model, config.averaging)
         self.progress = Progress()
         self.best_state = deepcopy(self.model.state_dict())
-        self.is_target = target_mask(study, config)
+        self.worth = target_worth(study, config)
         self.validation = _sample(study.validation[study.main_task], config.seed)
         self.draw = _sampling_probability(study)
         self.log_q = torch.from_numpy(np.log(self.draw * config.samples).astype(np.float32))
@@ -186,12 +186,14 @@ class Trainer:
 
     def _batches(self, random: np.random.Generator) -> Iterator[Batch]:
         log, train_end, config = self.study.log, self.study.train_end, self.config
+        is_target = self.worth > 0
         if config.horizon_days == 0:
             spans = windows(log.user_start[:-1], train_end, config.max_history, random)
-            return next_batches(log, spans, next_targets(log, train_end, self.is_target), config.batch_tokens, random)
+            target_of = next_targets(log, train_end, is_target)
+            return next_batches(log, spans, target_of, self.worth, config.batch_tokens, random)
         horizon_ms = int(config.horizon_days * DAY_MS)
-        cuts = prefixes(log, train_end, self.is_target, _begin_ms(log, config), horizon_ms, config.prefixes, random)
-        return prefix_batches(log, cuts, self.is_target, config.batch_tokens, random)
+        cuts = prefixes(log, train_end, is_target, _begin_ms(log, config), horizon_ms, config.prefixes, random)
+        return prefix_batches(log, cuts, self.worth, config.batch_tokens, random)
 
     def _step(self, batch: Batch | None, random: np.random.Generator) -> float:
         self.optimizer.zero_grad(set_to_none=True)
@@ -200,7 +202,7 @@ class Trainer:
             mean = self._loss(batch, random)
             mean.backward()  # type: ignore[no-untyped-call]
             loss = float(mean.detach())
-        loss = self.workers.average_gradients(self.model, loss, len(batch.targets) if batch else 0)
+        loss = self.workers.average_gradients(self.model, loss, float(batch.weights.sum()) if batch else 0.0)
         self.optimizer.step()
         self.average.update(self.model)
         return loss
@@ -208,7 +210,10 @@ class Trainer:
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         table = self.model.item_table()
         users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
-        asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets
+        asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets, batch.weights
+        if self.config.loss == "gbce":
+            drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples))
+            return gbce(*asked, drawn, self.config.gbce_calibration)
         if len(table) > self.config.sampled_above:
             drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples, p=self.draw))
             return sampled_cross_entropy(*asked, drawn, self.log_q)
@@ -242,18 +247,21 @@ class Trainer:
         self.average.restore(state["average"])
 
 
-def target_mask(study: Study, config: FitConfig) -> NDArray[np.bool_]:
-    """Return which events of the log are learned as targets, (E,) bool."""
+def target_worth(study: Study, config: FitConfig) -> NDArray[np.float32]:
+    """Return what each event of the log counts in the loss as a target, (E,) float32: 0 where it is not learned."""
     log = study.log
-    is_named = np.isin(log.event, log.vocabulary.event_codes(config.targets))
-    mask: NDArray[np.bool_] = is_named & (log.at_ms >= _begin_ms(log, config))
+    worth_of_code = np.zeros(log.vocabulary.event_count, dtype=np.float32)
+    for name, weight in (*config.auxiliary_targets, *((name, 1.0) for name in config.targets)):
+        worth_of_code[log.vocabulary.event_codes([name])] = weight
+    worth: NDArray[np.float32] = worth_of_code[log.event]
+    worth[log.at_ms < _begin_ms(log, config)] = 0
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
         _, first = np.unique(pair, return_index=True)
         is_first = np.zeros(len(log), dtype=np.bool_)
         is_first[first] = True
-        mask = mask & is_first
-    return mask
+        worth[~is_first] = 0
+    return worth
 
 
 def _begin_ms(log: Log, config: FitConfig) -> int:

@@ -1,4 +1,4 @@
-"""Cross entropy over the catalogue: in full without holding all logits, or over a shared sample of it."""
+"""What is minimised: cross entropy over the catalogue, in full or over a shared sample of it, or gBCE over a sample."""
 
 # T tokens (positions with a target), N items, D width, S sampled negatives
 
@@ -17,12 +17,12 @@ class _FullCrossEntropy(torch.autograd.Function):
     """Computes the loss and both gradients chunk by chunk, so that only (CHUNK_TOKENS, N) logits exist at a time."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, table: Tensor, places: Tensor, targets: Tensor) -> Tensor:
-        """(U, D), (N, D), (T,), (T,) -> the mean loss."""
+    def forward(ctx: Any, users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """(U, D), (N, D), (T,), (T,), (T,) -> the weighted mean loss."""
         loss = users.new_zeros(())
         users_grad, table_grad = torch.empty_like(users), torch.zeros_like(table)
-        counts = torch.bincount(places, minlength=len(users))
-        bounds = [0, *torch.cumsum(counts, 0).tolist()]
+        bounds = [0, *torch.cumsum(torch.bincount(places, minlength=len(users)), 0).tolist()]
+        weight_of_user = users.new_zeros(len(users)).index_add_(0, places, weights)
         buffer = users.new_empty(CHUNK_TOKENS, len(table))  # stays in the processor's cache
         for start in range(0, len(users), CHUNK_TOKENS):
             end = min(start + CHUNK_TOKENS, len(users))
@@ -33,44 +33,71 @@ class _FullCrossEntropy(torch.autograd.Function):
             right = logits[wanted]
             probabilities = logits.exp_()
             total = probabilities.sum(dim=1, keepdim=True)
-            loss += (total.log()[wanted[0], 0] - right).sum()
-            probabilities *= counts[start:end, None] / total
-            probabilities.index_put_(wanted, -torch.ones_like(right), accumulate=True)
+            loss += ((total.log()[wanted[0], 0] - right) * weights[asked]).sum()
+            probabilities *= weight_of_user[start:end, None] / total
+            probabilities.index_put_(wanted, -weights[asked], accumulate=True)
             users_grad[start:end] = probabilities @ table
             table_grad.addmm_(probabilities.T, part)
-        ctx.save_for_backward(users_grad / len(targets), table_grad / len(targets))
-        return loss / len(targets)
+        ctx.save_for_backward(users_grad / weights.sum(), table_grad / weights.sum())
+        return loss / weights.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Scale the gradients that ``forward`` computed."""
         users_grad, table_grad = ctx.saved_tensors
-        return users_grad * grads[0], table_grad * grads[0], None, None
+        return users_grad * grads[0], table_grad * grads[0], None, None, None
 
 
-def full_cross_entropy(users: Tensor, table: Tensor, places: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean softmax cross entropy over all items of T targets.
+def full_cross_entropy(users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean softmax cross entropy over all items of T targets, weighted by ``weights`` (T,).
 
     ``users`` is (U, D), ``table`` (N, D), ``targets`` (T,) int64, and ``places`` (T,) int64, ascending, names the user
     vector of each target; one user vector may have several targets.
     """
-    loss: Tensor = _FullCrossEntropy.apply(users, table, places, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _FullCrossEntropy.apply(users, table, places, targets, weights)  # type: ignore[no-untyped-call]
     return loss
 
 
 def sampled_cross_entropy(
-    users: Tensor, table: Tensor, places: Tensor, targets: Tensor, sampled: Tensor, log_q: Tensor
+    users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor, log_q: Tensor
 ) -> Tensor:
     """Return softmax cross entropy over the target and a shared sample (S,), each logit less its log-probability.
 
-    The first four are as in ``full_cross_entropy``; ``log_q`` is (N,).
+    The first five are as in ``full_cross_entropy``; ``log_q`` is (N,).
 
     The correction makes the sampled softmax an estimate of the full one (Bengio and Senecal, 2008; Yi et al., RecSys
     2019). A negative that is the target of its position is masked.
     """
+    right, others = _against_sample(users, table, places, targets, sampled)
+    positive = right - log_q[targets]
+    logits = torch.cat([positive[:, None], others - log_q[sampled]], dim=1)
+    return _mean(torch.logsumexp(logits, dim=1) - positive, weights)
+
+
+def gbce(
+    users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor, calibration: float
+) -> Tensor:
+    """Return the generalised binary cross entropy over the target and an even shared sample (S,).
+
+    The first five are as in ``full_cross_entropy``. The positive's probability is raised to a power that undoes the
+    overconfidence that sampling brings, wholly at ``calibration`` 1 and not at 0 (Petrov and Macdonald, "gSASRec",
+    RecSys 2023, section 5).
+    """
+    right, others = _against_sample(users, table, places, targets, sampled)
+    rate = min(1.0, len(sampled) / (len(table) - 1))
+    power = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    return _mean(-power * functional.logsigmoid(right) + functional.softplus(others).sum(dim=1), weights)
+
+
+def _against_sample(
+    users: Tensor, table: Tensor, places: Tensor, targets: Tensor, sampled: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the scores of the targets (T,) and of the sample (T, S), -inf where a sampled item is the target."""
     users = users[places]  # (U, D) -> (T, D)
-    positive = (users * functional.embedding(targets, table)).sum(dim=1) - log_q[targets]
-    negative = users @ functional.embedding(sampled, table).T - log_q[sampled]
-    negative = negative.masked_fill(sampled[None, :] == targets[:, None], float("-inf"))
-    logits = torch.cat([positive[:, None], negative], dim=1)
-    return (torch.logsumexp(logits, dim=1) - positive).mean()
+    right = (users * functional.embedding(targets, table)).sum(dim=1)
+    others = users @ functional.embedding(sampled, table).T
+    return right, others.masked_fill(sampled[None, :] == targets[:, None], float("-inf"))
+
+
+def _mean(losses: Tensor, weights: Tensor) -> Tensor:
+    return (losses * weights).sum() / weights.sum()

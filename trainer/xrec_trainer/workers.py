@@ -1,7 +1,7 @@
 """Train with several processes: each takes its share of the batches, and all step by the mean gradient.
 
-``torchrun --nproc-per-node 2 --no-python xrec-train fit DATA --out RUN`` sets the environment that is read here. Without
-it there is one worker and nothing is sent.
+``torchrun --nproc-per-node 2 --no-python xrec-train fit DATA --out RUN`` sets the environment that is read here.
+Without it there is one worker and nothing is sent.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Workers:
         rounds = zip_longest(*[batches] * self.count)
         return (batches_of_round[self.place] for batches_of_round in rounds)
 
-    def average_gradients(self, model: nn.Module, loss: float, targets: int) -> float:
-        """Make each gradient the mean over the targets of all workers; return the mean loss.
+    def average_gradients(self, model: nn.Module, loss: float, weight: float) -> float:
+        """Make each gradient the mean over the workers, and return the mean loss; ``weight`` is what this one counts.
 
-        A worker without targets counts for nothing, whatever its gradients.
+        A worker without a batch counts for nothing and has no gradients.
         """
         if self.count == 1:
             return loss
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
-        flat = torch.cat([*(grad.reshape(-1) for grad in grads), torch.tensor([loss])]) * targets
-        flat = torch.cat([flat, torch.tensor([float(targets)])])
+        flat = torch.cat([*(grad.reshape(-1) for grad in grads), torch.tensor([loss])]) * weight
+        flat = torch.cat([flat, torch.tensor([weight])])
         distributed.all_reduce(flat)
         mean = flat / flat[-1]
         parts = torch.split(mean[:-2], [grad.numel() for grad in grads])
