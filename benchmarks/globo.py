@@ -27,7 +27,7 @@ import xrec_sdk
 from numpy.typing import NDArray
 from xrec_sdk.history import DAY_MS, MINUTE_MS
 from xrec_trainer import dataset
-from xrec_trainer.baselines import BASELINES
+from xrec_trainer.baselines import BASELINES, SHOWN
 from xrec_trainer.bootstrap import Interval, mean_interval, paired_difference
 from xrec_trainer.cases import Cases, Ranker, after_switch, by_time, own_device_histories
 from xrec_trainer.dataset import Log, RawLog
@@ -137,7 +137,7 @@ def measure(run: Run, raw: RawLog, start_ms: int) -> dict[str, Columns]:
     own = merged.with_histories(own_device_histories(log, merged))
     learned = log.at_ms < start_ms - VALIDATION_MS
     rankers: dict[str, Ranker] = {"xrec": model_ranker(run.model, log, run.repeat)}
-    rankers |= {name: make(log, learned, half_life_days=HALF_LIFE_DAYS) for name, make in BASELINES.items()}
+    rankers |= {name: BASELINES[name](log, learned, half_life_days=HALF_LIFE_DAYS) for name in SHOWN}
     views = frozenset([1])
     switches = columns_of(rankers, merged, log)
     switches |= {f"own {name}": values for name, values in columns_of(rankers, own, log).items()}

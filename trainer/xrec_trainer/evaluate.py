@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.errors import UsageError
 
-from xrec_trainer.baselines import BASELINES, buy_again
+from xrec_trainer.baselines import BASELINES, SHOWN, baseline
 from xrec_trainer.bootstrap import mean_interval, paired_difference
 from xrec_trainer.bundle_ranking import bundle_ranker, open_for
 from xrec_trainer.cases import Cases, Ranker
@@ -27,7 +27,13 @@ Measured = dict[str, NDArray[np.float64]]
 
 
 def evaluate(
-    folder: Path, *, data: Path | None = None, bundle: Path | None = None, keys: Sequence[str] = (), ks: Sequence[int]
+    folder: Path,
+    *,
+    data: Path | None = None,
+    bundle: Path | None = None,
+    keys: Sequence[str] = (),
+    baselines: Sequence[str] = SHOWN,
+    ks: Sequence[int],
 ) -> dict[str, Any]:
     """Return the metrics and write them into the run as metrics.json and report.html (structure: report.py)."""
     if not ks or min(ks) < 1:
@@ -36,8 +42,7 @@ def evaluate(
     rankers: dict[str, Ranker] = {MODEL: model_ranker(run.model, run.log, run.repeat)}
     if bundle is not None:
         rankers[BUNDLE] = bundle_ranker(open_for(run.catalogue, bundle, keys), run.log)
-    rankers |= {name: make(run.log, run.study.train_mask) for name, make in BASELINES.items() if name != "buy_again"}
-    rankers["buy_again"] = buy_again(run.log, run.study.train_mask, events=run.config.targets)
+    rankers |= {name: baseline(name, run.study, run.config) for name in baselines}
     ks = sorted({*ks, MAIN_K})
     tasks, tops, measured = {}, {}, {}
     for name, cases in run.study.test.items():

@@ -1,0 +1,62 @@
+"""BPR: factors of users and items that rank what a user had before what not."""
+
+# D factors, of which the last is the item's own bias
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from xrec_trainer.baselines.scoring import ranker, users_by_items
+from xrec_trainer.cases import Ranker
+from xrec_trainer.dataset import Log
+from xrec_trainer.extras import load
+
+EXTRA = "baselines"
+
+
+def bpr(
+    log: Log,
+    train_mask: NDArray[np.bool_],
+    *,
+    factors: int = 64,
+    learning_rate: float = 0.05,
+    regularization: float = 0.01,
+    iterations: int = 100,
+    seed: int = 1,
+    half_life_days: float = 30.0,
+) -> Ranker:
+    """Rank by the product of factors learned from pairs (BPR: Rendle et al., UAI 2009; library ``implicit``).
+
+    A user of training keeps the factors learned there, whatever the history holds since. A history of anyone else is
+    folded in as the mean factors of its items. One thread, so the same seed gives the same factors. Raises UsageError
+    ``usage.extra_missing`` without the library.
+    """
+    library = load("implicit.cpu.bpr", EXTRA)
+    matrix = users_by_items(log, train_mask)
+    is_known, is_learned = np.diff(matrix.tocsc().indptr) > 0, np.diff(matrix.indptr) > 0
+    model = library.BayesianPersonalizedRanking(
+        factors=factors,
+        learning_rate=learning_rate,
+        regularization=regularization,
+        iterations=iterations,
+        num_threads=1,
+        random_state=seed,
+    )
+    model.fit(matrix, show_progress=False)
+
+    def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
+        known = histories.multiply(is_known).tocsr()
+        known.eliminate_zeros()
+        sizes = np.diff(known.indptr)
+        folded = known @ model.item_factors / np.maximum(sizes, 1)[:, None]  # (c, N) @ (N, D) -> (c, D)
+        folded[:, -1] = 1.0
+        learned = is_learned[users]
+        folded[learned] = model.user_factors[users[learned]]
+        scores = folded @ model.item_factors.T  # (c, D) @ (D, N) -> (c, N)
+        scores[:, ~is_known] = np.nan
+        scores[sizes == 0] = np.nan
+        return np.asarray(scores, dtype=np.float32)
+
+    return ranker(log, train_mask, score, history_half_life_days=None, half_life_days=half_life_days)
