@@ -128,6 +128,24 @@ def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen
     return _pack(asked(), excludes_seen=excludes_seen)
 
 
+def sessions_after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
+    """Ask for what the first session after each change of device in [start, end) holds, given all that was before it.
+
+    Where people shop, a session is a basket: its items have no order.
+    """
+
+    def asked() -> Iterator[_Case]:
+        for user, first, last in _users(log):
+            at_ms = log.at_ms[first:last]
+            begins = first + 1 + np.flatnonzero(np.diff(at_ms) > session_gap_ms)
+            for begin, end in zip(begins, np.append(begins, last)[1:], strict=True):
+                if log.device[begin] != log.device[begin - 1] and start_ms <= log.at_ms[begin] < end_ms:
+                    answers = np.unique(log.item[begin:end])
+                    yield _Case(user, np.arange(first, begin), answers, log.at_ms[begin], log.device[begin])
+
+    return _pack(asked(), excludes_seen=False)
+
+
 def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
     """Ask for the first event after each change of device between consecutive sessions of a user in [start, end)."""
 
