@@ -1,4 +1,4 @@
-"""The command line of the trainer: prepare, fit, evaluate."""
+"""The command line of the trainer: prepare, fit, evaluate, compare, tune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
-from xrec_sdk.errors import XrecError
+from xrec_sdk.errors import UsageError, XrecError
 from xrec_sdk.version import __version__
 
 P = ParamSpec("P")
@@ -92,18 +92,86 @@ def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...]) -> 
 @click.option("--data", type=click.Path(path_type=Path), help="Prepared folder, where it has moved.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Also evaluate this bundle through the SDK.")
 @click.option("--trusted-key", "keys", multiple=True, help="Key that signed the bundle.")
+@click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="Baseline to show instead (repeatable).")
 @click.option("--ks", default="5,10,20", show_default=True, help="Cut-offs.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
 @reports_errors
-def evaluate(run: Path, data: Path | None, bundle: Path | None, keys: tuple[str, ...], ks: str, as_json: bool) -> None:
+def evaluate(
+    run: Path,
+    data: Path | None,
+    bundle: Path | None,
+    keys: tuple[str, ...],
+    baselines: tuple[str, ...],
+    ks: str,
+    as_json: bool,
+) -> None:
     """Rank the catalogue for every test user with the model and the baselines; write metrics.json and report.html.
 
     Example: xrec-train evaluate run --bundle shop.xrec --trusted-key ed25519:...
+
+    Baselines: popularity, item_knn, ease, buy_again unless named; there are user_knn, content, als, bpr, random too.
     """
+    from xrec_trainer.baselines import SHOWN
     from xrec_trainer.evaluate import evaluate as run_evaluate
     from xrec_trainer.report import table
 
-    metrics = run_evaluate(run, data=data, bundle=bundle, keys=keys, ks=[int(k) for k in ks.split(",")])
+    cut_offs = [int(k) for k in ks.split(",")]
+    metrics = run_evaluate(run, data=data, bundle=bundle, keys=keys, baselines=baselines or SHOWN, ks=cut_offs)
     click.echo(json.dumps(metrics, indent=1) if as_json else table(metrics))
     if not as_json:
         click.echo(f"wrote {run / 'metrics.json'} and {run / 'report.html'}")
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; what is finished there is kept.")
+@click.option(
+    "--model", "models", multiple=True, required=True, metavar="NAME", help="Encoder or baseline (repeatable)."
+)
+@click.option("--seeds", metavar="LIST", help="Train with each of these seeds, such as 1,2,3.")
+@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
+@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print compare.json.")
+@reports_errors
+def compare(
+    data: Path,
+    out: Path,
+    models: tuple[str, ...],
+    seeds: str | None,
+    targets: tuple[str, ...],
+    split: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train encoders and baselines on the prepared folder DATA, choose on validation, and write compare.json.
+
+    Called again with the same DIR it goes on where it was cut, and adds further models and seeds.
+
+    Example: xrec-train compare data --out compared --model lowpass --model pool --model ease --seeds 1,2,3
+    """
+    from xrec_trainer.compare import compare as run_compare
+    from xrec_trainer.compare import table
+    from xrec_trainer.progress import EpochPrinter
+
+    if any(setting.startswith("encoder=") for setting in settings):
+        raise UsageError("usage.setting", "the encoders of a comparison are named with --model, not --setting encoder")
+    compared = run_compare(
+        data,
+        out,
+        _config(targets, split, settings),
+        models,
+        seeds=_seeds(seeds),
+        say=lambda text: click.echo(text, err=True),
+        epochs=lambda config: EpochPrinter(config, as_json=False),
+    )
+    click.echo(json.dumps(compared, indent=1) if as_json else table(compared))
+    if not as_json:
+        click.echo(f"wrote {out / 'compare.json'}")
+
+
+def _seeds(text: str | None) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")] if text else []
+    except ValueError as cause:
+        raise UsageError("usage.seeds", f"--seeds is {text!r}; expected whole numbers such as 1,2,3") from cause

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from zlib import crc32
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +14,9 @@ from xrec_sdk.errors import DataError
 from xrec_trainer.baselines.scoring import ranker
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
+from xrec_trainer.ngrams import hashes
 
-GRAM_LENGTHS = (3, 4, 5)
 FEATURES = 2**18
-WORD = re.compile(r"\w+")
 
 
 def content(
@@ -57,10 +54,10 @@ def content(
 def text_vectors(texts: Sequence[str]) -> sparse.csr_matrix:
     """Return (N, F) float32 of length one, or zero for an empty text.
 
-    Term frequency times inverse document frequency (Salton and Buckley 1988) of each word and its character n-grams
-    with marks where it begins and ends (Bojanowski et al., TACL 2017), hashed (Weinberger et al., ICML 2009).
+    Term frequency times inverse document frequency (Salton and Buckley 1988) of the words and their character
+    n-grams (ngrams.py), hashed into F features (Weinberger et al., ICML 2009).
     """
-    columns = [[crc32(gram.encode()) % FEATURES for gram in _grams(text)] for text in texts]
+    columns = [[code % FEATURES for code in hashes(text)] for text in texts]
     line = np.repeat(np.arange(len(texts)), [len(found) for found in columns])
     column = np.fromiter((feature for found in columns for feature in found), dtype=np.int64, count=len(line))
     counts = sparse.csr_matrix((np.ones(len(line), dtype=np.float32), (line, column)), shape=(len(texts), FEATURES))
@@ -72,12 +69,3 @@ def text_vectors(texts: Sequence[str]) -> sparse.csr_matrix:
 
 def _text(entry: Mapping[str, object]) -> str:
     return " ".join(value for value in entry.values() if isinstance(value, str))
-
-
-def _grams(text: str) -> Iterator[str]:
-    for word in WORD.findall(text.lower()):
-        marked = f"<{word}>"
-        yield marked
-        for length in GRAM_LENGTHS:
-            # the whole word has been given
-            yield from (marked[at : at + length] for at in range(len(marked) - length + 1) if length < len(marked))
