@@ -62,7 +62,7 @@ def cases_of(log: Log, histories: list[list[int]] | None = None, *, excludes_see
         relevant_offsets=np.arange(count + 1, dtype=np.int64),
         now_ms=np.full(count, NOW_MS, dtype=np.int64),
         device=np.ones(count, dtype=np.int32),
-        excludes_seen=excludes_seen,
+        seen_events=frozenset([1, 2]) if excludes_seen else frozenset(),
     )
 
 

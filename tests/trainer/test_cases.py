@@ -62,3 +62,5 @@ def test_what_was_bought_in_a_period_is_asked_for_with_what_was_before_it() -> N
     assert asked(every) == [([0, 1], [4, 6, 7], PC)]
     new = by_time(log, 2 * HOUR_MS, 10 * HOUR_MS, purchases, new_only=True)
     assert asked(new) == [([0, 1], [6, 7], PC)]
+    assert new.left_out(log, 0).tolist() == [4]  # the item that was only viewed may be recommended
+    assert every.left_out(log, 0).tolist() == []

@@ -21,7 +21,7 @@ def cases_of(answers: list[list[int]], lengths: list[int] | None = None) -> Case
         relevant_offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in answers])]).astype(np.int64),
         now_ms=np.zeros(len(answers), dtype=np.int64),
         device=np.ones(len(answers), dtype=np.int32),
-        excludes_seen=False,
+        seen_events=frozenset(),
     )
 
 

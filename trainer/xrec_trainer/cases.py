@@ -19,7 +19,10 @@ T = TypeVar("T", np.int32, np.int64)
 
 @dataclass(frozen=True)
 class Cases:
-    """Questions to a ranker. ``history_index`` points into the log, oldest first; ``relevant`` holds distinct rows."""
+    """Questions to a ranker. ``history_index`` points into the log, oldest first; ``relevant`` holds distinct rows.
+
+    Events of the codes ``seen_events`` make an item seen, and rankers leave seen items out; none do where it is empty.
+    """
 
     user: NDArray[np.int32]
     history_index: NDArray[np.int64]
@@ -28,7 +31,7 @@ class Cases:
     relevant_offsets: NDArray[np.int64]
     now_ms: NDArray[np.int64]
     device: NDArray[np.int32]
-    excludes_seen: bool
+    seen_events: frozenset[int]
 
     def __len__(self) -> int:
         return len(self.user)
@@ -41,13 +44,19 @@ class Cases:
         """Return the rows that are right for case number ``case``."""
         return self.relevant[self.relevant_offsets[case] : self.relevant_offsets[case + 1]]
 
+    def left_out(self, log: Log, case: int | np.integer[Any]) -> NDArray[np.int32]:
+        """Return the distinct rows that a ranker leaves out of case number ``case``, ascending."""
+        history = self.history(case)
+        seen: NDArray[np.int32] = np.unique(log.item[history[np.isin(log.event[history], list(self.seen_events))]])
+        return seen
+
     def only(self, keep: NDArray[np.bool_]) -> Cases:
         """Return the cases where ``keep`` (C,) holds."""
         chosen = (
             _Case(int(self.user[case]), self.history(case), self.answers(case), self.now_ms[case], self.device[case])
             for case in np.flatnonzero(keep)
         )
-        return _pack(chosen, excludes_seen=self.excludes_seen)
+        return _pack(chosen, self.seen_events)
 
     def with_histories(self, histories: list[NDArray[np.int64]]) -> Cases:
         """Return the same questions with other histories, one array of log indices a case."""
@@ -74,7 +83,7 @@ def _join(parts: Sequence[NDArray[T]], dtype: type[T]) -> NDArray[T]:
     return np.concatenate([*parts, np.zeros(0, dtype)]).astype(dtype)
 
 
-def _pack(asked: Iterable[_Case], *, excludes_seen: bool) -> Cases:
+def _pack(asked: Iterable[_Case], seen_events: frozenset[int] = frozenset()) -> Cases:
     cases = list(asked)
     histories, answers = [case.history for case in cases], [case.relevant for case in cases]
     return Cases(
@@ -85,7 +94,7 @@ def _pack(asked: Iterable[_Case], *, excludes_seen: bool) -> Cases:
         relevant_offsets=_offsets(answers),
         now_ms=np.array([case.now_ms for case in cases], dtype=np.int64),
         device=np.array([case.device for case in cases], dtype=np.int32),
-        excludes_seen=excludes_seen,
+        seen_events=seen_events,
     )
 
 
@@ -93,8 +102,8 @@ def by_time(log: Log, start_ms: int, end_ms: int, targets: frozenset[int], *, ne
     """Ask once for each user with a target event in [start, end): which items, given all that was before ``start``.
 
     ``targets`` are event codes. With ``new_only`` the right items are those that the user had no target event on
-    before, and rankers leave out what is in the history; else every target item of the window is right. Users
-    without a history are asked too (cold users).
+    before, and rankers leave out what the user had; else every target item of the window is right. Users without a
+    history are asked too (cold users).
     """
     is_target = np.isin(log.event, list(targets))
 
@@ -103,19 +112,19 @@ def by_time(log: Log, start_ms: int, end_ms: int, targets: frozenset[int], *, ne
             split, end = first + np.searchsorted(log.at_ms[first:last], [start_ms, end_ms])
             window = np.arange(split, end)[is_target[split:end]]
             if new_only:
-                window = window[~np.isin(log.item[window], log.item[first:split])]
+                window = window[~np.isin(log.item[window], log.item[first:split][is_target[first:split]])]
             if len(window):
                 answers = np.unique(log.item[window])
                 yield _Case(user, np.arange(first, split), answers, start_ms, log.device[window[0]])
 
-    return _pack(asked(), excludes_seen=new_only)
+    return _pack(asked(), targets if new_only else frozenset())
 
 
-def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen: bool) -> Cases:
+def leave_one_out(log: Log, targets: frozenset[int], *, back: int, leaves_out_seen: bool) -> Cases:
     """Ask for each user's target event number ``back`` from the end (1 = the last), given all that was before it.
 
     Users with fewer than three events are left out, as in the published tables, whose authors also leave out the
-    items of the history (``excludes_seen``).
+    items of the history (``leaves_out_seen``: those with a target event).
     """
     is_target = np.isin(log.event, list(targets))
 
@@ -125,7 +134,7 @@ def leave_one_out(log: Log, targets: frozenset[int], *, back: int, excludes_seen
             if last - first >= 3 and len(own) >= back:
                 yield _next_event(log, user, first, int(own[-back]))
 
-    return _pack(asked(), excludes_seen=excludes_seen)
+    return _pack(asked(), targets if leaves_out_seen else frozenset())
 
 
 def sessions_after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
@@ -143,7 +152,7 @@ def sessions_after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: 
                     answers = np.unique(log.item[begin:end])
                     yield _Case(user, np.arange(first, begin), answers, log.at_ms[begin], log.device[begin])
 
-    return _pack(asked(), excludes_seen=False)
+    return _pack(asked())
 
 
 def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
@@ -157,7 +166,7 @@ def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> C
                 if start_ms <= log.at_ms[index] < end_ms:
                     yield _next_event(log, user, first, index)
 
-    return _pack(asked(), excludes_seen=False)
+    return _pack(asked())
 
 
 def _users(log: Log) -> Iterator[tuple[int, np.int64, np.int64]]:
@@ -179,13 +188,12 @@ def case_bias(
 
     Where seen items may be ranked, the repeat rule lifts what was had before.
     """
-    history = cases.history(case)
-    if cases.excludes_seen:
-        seen = np.unique(log.item[history])
+    if cases.seen_events:
+        seen = cases.left_out(log, case)
         return seen, np.full(len(seen), -np.inf, dtype=np.float32)
     if rule is None:
         return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-    return repeats(log, history, int(cases.now_ms[case]), rule)
+    return repeats(log, cases.history(case), int(cases.now_ms[case]), rule)
 
 
 def own_device_histories(log: Log, cases: Cases) -> list[NDArray[np.int64]]:

@@ -257,7 +257,8 @@ def target_worth(study: Study, config: FitConfig) -> NDArray[np.float32]:
     worth[log.at_ms < _begin_ms(log, config)] = 0
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
-        _, first = np.unique(pair, return_index=True)
+        is_target = np.isin(log.event, log.vocabulary.event_codes(config.targets))
+        _, first = np.unique(pair * 2 + is_target, return_index=True)  # a purchase after a view is new
         is_first = np.zeros(len(log), dtype=np.bool_)
         is_first[first] = True
         worth[~is_first] = 0

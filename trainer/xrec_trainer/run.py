@@ -65,8 +65,7 @@ class Run:
         result = []
         for case in chosen:
             history = cases.history(int(case))
-            seen = np.unique(self.log.item[history]) if cases.excludes_seen else np.zeros(0, dtype=np.int32)
-            result.append((encode_case(self.log, history), cases.answers(int(case)), seen))
+            result.append((encode_case(self.log, history), cases.answers(int(case)), cases.left_out(self.log, case)))
         return result
 
 

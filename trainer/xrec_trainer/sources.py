@@ -10,6 +10,8 @@ from typing import Any
 
 from xrec_sdk.errors import DataError
 
+from xrec_trainer.presets import PRESETS, load_preset
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -114,11 +116,12 @@ def read_sources(path: Path) -> Sources:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
         raise DataError("data.sources", f"{path} can't be read as TOML: {cause}") from cause
     root = _Table(path, text, "", document)
-    root.only("source", "items", "identity", "clean")
+    root.only("source", "items", "identity", "clean", "preset")
     declared = root.tables("source")
     if not declared:
         root.fail("source", "no [[source]] is declared; declare at least one")
-    sources = tuple(_source(table) for table in declared)
+    names_of_domain = _preset_events(root)
+    sources = tuple(_source(table, names_of_domain) for table in declared)
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         root.fail("name", f"the names of sources must differ; found {names}")
@@ -185,7 +188,17 @@ def _files(table: _Table, known: tuple[str, ...], required: tuple[str, ...]) -> 
     )
 
 
-def _source(table: _Table) -> Source:
+def _preset_events(root: _Table) -> dict[str, str]:
+    name = root.text("preset")
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        root.fail("preset", f"preset must be one of {', '.join(PRESETS)}; found {name!r}")
+    preset = load_preset(name)
+    return {**{own: own for own in preset.event_names}, **preset.events}
+
+
+def _source(table: _Table, names_of_domain: Mapping[str, str]) -> Source:
     table.only("name", *_FILE_KEYS, "constants", "events", "time_unit", "time_zone", "unknown_event", "missing")
     constants = table.strings("constants", tuple(name for name in EVENT_COLUMNS if name != "at"))
     required = tuple(name for name in REQUIRED_COLUMNS if name not in constants)
@@ -197,7 +210,7 @@ def _source(table: _Table) -> Source:
         name=table.text("name") or table.fail("name", "a [[source]] needs a name"),
         where=where,
         constants=constants,
-        events=table.strings("events", None),
+        events={**names_of_domain, **table.strings("events", None)},
         time_unit=table.choice("time_unit", TIME_UNITS, "ms"),
         time_zone=table.text("time_zone") or "UTC",
         unknown_event=table.choice("unknown_event", ("error", "drop", "keep"), "error"),

@@ -88,5 +88,5 @@ def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> St
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     lengths = np.diff(log.user_start)
     train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
-    validation, test = (leave_one_out(log, targets, back=back, excludes_seen=config.filter_seen) for back in (2, 1))
+    validation, test = (leave_one_out(log, targets, back=back, leaves_out_seen=config.filter_seen) for back in (2, 1))
     return Study(catalogue, log, train_end, {"all": validation}, {"all": test})

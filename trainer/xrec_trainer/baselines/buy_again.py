@@ -32,10 +32,12 @@ def buy_again(
         top = np.full((len(cases), k), -1, dtype=np.int32)
         for case in range(len(cases)):
             history = cases.history(case)
-            seen = log.item[history]
             rows, gains = repeats(log, history, int(cases.now_ms[case]), rule)
-            first = rows[:0] if cases.excludes_seen else rows[np.lexsort((rows, -gains))][:k]
-            fill(top[case], first, order, seen if cases.excludes_seen else first)
+            if cases.seen_events:
+                fill(top[case], rows[:0], order, cases.left_out(log, case))
+            else:
+                first = rows[np.lexsort((rows, -gains))][:k]
+                fill(top[case], first, order, first)
         return top
 
     return rank

@@ -18,8 +18,7 @@ def popularity(log: Log, train_mask: NDArray[np.bool_], *, half_life_days: float
     def rank(cases: Cases, k: int) -> NDArray[np.int32]:
         top = np.full((len(cases), k), -1, dtype=np.int32)
         for case in range(len(cases)):
-            seen = log.item[cases.history(case)] if cases.excludes_seen else nothing
-            fill(top[case], nothing, order, seen)
+            fill(top[case], nothing, order, cases.left_out(log, case))
         return top
 
     return rank

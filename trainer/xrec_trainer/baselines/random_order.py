@@ -18,7 +18,7 @@ def random_order(log: Log, train_mask: NDArray[np.bool_], *, seed: int = 1) -> R
         top = np.full((len(cases), k), -1, dtype=np.int32)
         for case in range(len(cases)):
             order = np.random.default_rng([seed, int(cases.user[case])]).permutation(log.item_count).astype(np.int32)
-            fill(top[case], nothing, order, log.item[cases.history(case)] if cases.excludes_seen else nothing)
+            fill(top[case], nothing, order, cases.left_out(log, case))
         return top
 
     return rank

@@ -45,8 +45,9 @@ def ranker(
             scores = score(histories, cases.user[begin:end])
             # what has no score stands below all that has one, by popularity
             scores = np.where(np.isnan(scores), -1e6 - popular_place, scores).astype(np.float32)
-            if cases.excludes_seen:
-                scores[histories.nonzero()] = -np.inf
+            if cases.seen_events:
+                for case in range(begin, end):
+                    scores[case - begin, cases.left_out(log, case)] = -np.inf
             top[begin:end] = best_rows(scores, k)
         return top
 
@@ -64,8 +65,7 @@ def _histories(log: Log, cases: Cases, begin: int, end: int, half_life_days: flo
     worth = np.ones(len(keys), dtype=np.float32)
     if half_life_days is not None:
         age_days = np.maximum(cases.now_ms[begin + keys // log.item_count] - log.at_ms[last], 0) / DAY_MS
-        # never zero: a zero would no longer mark the item as seen
-        worth = np.maximum(np.exp2(-age_days / half_life_days), 1e-30).astype(np.float32)
+        worth = np.exp2(-age_days / half_life_days).astype(np.float32)
     place = (keys // log.item_count, keys % log.item_count)
     return sparse.csr_matrix((worth, place), shape=(end - begin, log.item_count))
 
