@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
-from xrec_export.graph_parts import Graph, flatten, make_model, split_rows
+from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
 from xrec_export.quantize import QuantizedTable, quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
@@ -47,11 +47,13 @@ def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
     """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
     last = graph.constant([-1], np.int64)
     rows = graph.add("Unsqueeze", graph.add("Cast", "rows", to=TensorProto.INT64), last)  # (B, L, 1)
-    block, lane = split_rows(graph, rows)
-    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK_ITEMS, np.int64)), lane)
+    block = graph.add("Div", rows, graph.constant(BLOCK_ITEMS, np.int64))
+    # A row's first element is at block * D * 128 + lane, and its lane is row - block * 128.
+    first = graph.add("Add", rows, graph.add("Mul", block, graph.constant((width - 1) * BLOCK_ITEMS, np.int64)))
     index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (B, L, 1) + (D,)
     batch = graph.add("Shape", "rows", start=0, end=1)
-    quantized = graph.add("Gather", flatten(graph, table, batch), index, axis=0)
+    elements = gather_elements(graph, flatten(graph, table, batch), index)
+    quantized = graph.add("Reshape", elements, graph.add("Shape", index))
     scales = graph.add("Gather", flatten(graph, scale, batch), rows, axis=0)  # (B, L, 1)
     return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scales)
 

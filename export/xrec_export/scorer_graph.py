@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
-from xrec_export.graph_parts import Graph, flatten, make_model
+from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
 from xrec_export.quantize import USER_ZERO_POINT, QuantizedTable
 
 USER_LEVELS = 63
@@ -113,7 +113,8 @@ def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, 
     first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK_ITEMS, np.int64)), lane)
     first = graph.add("Unsqueeze", first, graph.constant([1], np.int64))
     index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (M, D)
-    quantized = graph.add("Transpose", graph.add("Gather", table, index, axis=0), perm=[1, 0])  # (D, M)
+    elements = graph.add("Reshape", gather_elements(graph, table, index), graph.constant([-1, width], np.int64))
+    quantized = graph.add("Transpose", elements, perm=[1, 0])  # (D, M)
     item = graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
     products = graph.add("Mul", item, graph.add("Transpose", "user", perm=[1, 0]))
     return graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
