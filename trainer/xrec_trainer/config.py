@@ -53,7 +53,7 @@ class FitConfig:
     heads: int = 2
     dropout: float = 0.5
     learning_rate: float = 1e-3
-    batch_tokens: int = 4096
+    batch_tokens: int = 1024
     max_epochs: int = 100
     patience: int = 10
     quantized_epochs: int = 3
