@@ -1,0 +1,247 @@
+"""Write the vectors that every language walks: two tiny signed bundles, and cases of what they must answer.
+
+    python tests/vectors/make_vectors.py
+
+The encoders are untrained, their weights drawn from SEED, so that anyone can make them again. What must come out is
+what the Python SDK answers; the script refuses a case in which two scores are so near that rounding could swap them.
+README.md beside it says how a case reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from xrec_export.build import Release, build_bundle
+from xrec_export.export_model import ExportModel, ParityCase, excluding
+from xrec_export.from_run import LastPosition
+from xrec_export.parity import Tolerance
+from xrec_sdk.bundle import open_bundle
+from xrec_sdk.errors import XrecError
+from xrec_sdk.history import History, RepeatRule, Vocabulary
+from xrec_sdk.recommender import Recommender
+from xrec_sdk.taste import Taste, add_events, history_of
+from xrec_trainer.encoders.lowpass import LowPassTransformer
+from xrec_trainer.encoders.pool import Pool
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from vectors.questions import HOUR_MS, SEED, TWINS, item_ids, questions
+
+FOLDER = Path(__file__).parent
+PHRASE = "the key of xrec's test vectors; it protects nothing"
+ITEMS = {"lowpass": 300, "pool": 140}
+
+
+def private_pem() -> bytes:
+    """Return the private key, the same for everyone."""
+    private = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(PHRASE.encode()).digest())
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_key() -> str:
+    """Return the public key as an app pins it."""
+    return str(json.loads((FOLDER / "lowpass.xrec" / "manifest.sig").read_text())["key"])
+
+
+def entries(count: int) -> list[dict[str, object]]:
+    made: list[dict[str, object]] = [{"title": f"Thing {row}", "price": row / 4} for row in range(count)]
+    made[5] = {"title": "Café crème", "price": 2.5, "tags": ["hot", None, {"sugar": True}]}
+    made[6] = {"price": 1}
+    return made
+
+
+def table(count: int, width: int, random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
+    rows = random.normal(size=(count, width)).astype(np.float32) / np.float32(width**0.5)
+    rows[list(TWINS)] = rows[TWINS[0]]
+    return rows
+
+
+def lowpass_model() -> ExportModel:
+    """Return a model with every feature: a prior, a rule for buying again, devices, repeated items."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED)
+    count = ITEMS["lowpass"]
+    vocabulary = Vocabulary(("view", "cart", "purchase"), ("phone", "pc", "mini_program"), max_history=12)
+    prior = (random.exponential(size=count) / 20).astype(np.float32)
+    prior[list(TWINS)] = 0.05
+    return ExportModel(
+        encoder=LastPosition(LowPassTransformer(32, 2, 2, 0.0, vocabulary)).eval(),
+        item_table=table(count, 32, random) / 4,
+        ids=item_ids(count),
+        entries=entries(count),
+        categories=[None if row % 7 == 6 else f"shelf {row % 6}" for row in range(count)],
+        vocabulary=vocabulary,
+        seen_events=("purchase",),
+        filter_seen=True,
+        repeat=RepeatRule(0.5, 24 * HOUR_MS, ("purchase",)),
+        prior=prior,
+    )
+
+
+def pool_model() -> ExportModel:
+    """Return a model without prior, rule and filter, in whose histories an item stands once."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED + 1)
+    count = ITEMS["pool"]
+    vocabulary = Vocabulary(("view", "purchase"), (), (60_000, 3_600_000), max_history=8, distinct_items=True)
+    return ExportModel(
+        encoder=LastPosition(Pool(16, 0.0, vocabulary)).eval(),
+        item_table=table(count, 16, random),
+        ids=item_ids(count),
+        entries=entries(count),
+        categories=[f"shelf {row % 4}" for row in range(count)],
+        vocabulary=vocabulary,
+        filter_seen=False,
+    )
+
+
+def parity_cases(model: ExportModel) -> list[ParityCase]:
+    random = np.random.default_rng(SEED)
+    vocabulary = model.vocabulary
+    bounds = (len(model.ids), vocabulary.event_count, vocabulary.device_count, vocabulary.gap_count)
+    cases = []
+    for length in range(1, vocabulary.max_history + 1):
+        history = History(*(random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds))
+        cases.append(excluding(history, history.rows[:1], history.rows))
+    return cases
+
+
+def build_bundles(folder: Path) -> None:
+    """Write lowpass.xrec and pool.xrec."""
+    for name, model in (("lowpass", lowpass_model()), ("pool", pool_model())):
+        release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem())
+        target = folder / f"{name}.xrec"
+        build_bundle(model, parity_cases(model), target, release=release, tolerance=Tolerance(0.5, 1.0))
+
+
+def answer(recommender: Recommender, method: str, arguments: Mapping[str, Any]) -> Any:
+    """Return what the Python SDK answers, as it stands in a case, or ``{"error": code}``."""
+    arguments = dict(arguments)
+    if "where_price_below" in arguments:
+        most = arguments.pop("where_price_below")
+        arguments["where"] = lambda entry: entry["price"] < most
+    try:
+        if method == "encode":
+            return encoded(recommender)
+        given = getattr(recommender, method)(**arguments)
+    except XrecError as error:
+        return {"error": error.code}
+    if method in ("record", "feedback"):
+        return None
+    if method == "export_my_data":
+        return [{name: value for name, value in event.items() if name != "id"} for event in given["events"]]
+    return [listed(item) for item in given] if method in ("recommend", "similar") else given
+
+
+def encoded(recommender: Recommender) -> dict[str, Any]:
+    bundle = recommender.bundle
+    history = history_of(add_events(Taste(), recommender.profile.events(), bundle), bundle.manifest)
+    codes = {name: getattr(history, name).tolist() for name in ("rows", "events", "devices", "gaps")}
+    return {**codes, "user": recommender.runtime.encode(history).tolist()}
+
+
+def listed(item: Any) -> dict[str, Any]:
+    reasons = [vars(reason) for reason in item.reasons]
+    said = {"item_id": item.item_id, "score": item.score, "rank": item.rank, "title": item.title}
+    return {**said, "item": dict(item.item), **({"reasons": reasons} if reasons else {})}
+
+
+def open_recommender(path: Path, asked: Mapping[str, Any]) -> Recommender:
+    """Return a Recommender of the case's bundle whose profile holds the case's events."""
+    recommender = Recommender(path, trusted_keys=[public_key()], clock_ms=lambda: asked["now_ms"])
+    for event in asked["events"]:
+        recommender.record(**event)
+    return recommender
+
+
+def answered(asked: dict[str, Any], bundles: Path) -> dict[str, Any]:
+    """Return the case with what must come out."""
+    calls = []
+    with open_recommender(bundles / asked["bundle"], asked) as recommender:
+        for one in asked["calls"]:
+            expected = answer(recommender, one["call"], one["arguments"])
+            check_margins(expected, asked)
+            calls.append({**one, "expect": brief(expected)})
+    return {**asked, "calls": calls}
+
+
+def check_margins(expected: Any, asked: Mapping[str, Any]) -> None:
+    """Raise where rounding could swap two items of the list, or two reasons."""
+    if not isinstance(expected, list):
+        return
+    lists = [[item.get("score") for item in expected]]
+    lists += [[reason["loss"] for reason in item.get("reasons", ())] for item in expected]
+    for values in lists:
+        for before, after in pairwise(values):
+            if before is not None and before != after and abs(before - after) < 1e-6:
+                raise SystemExit(f"{asked['about']}: {before} and {after} are too near; change the seed")
+
+
+def brief(expected: Any) -> Any:
+    """Long lists name the entries of their first items only."""
+    if isinstance(expected, list):
+        return [
+            {name: value for name, value in item.items() if place < 3 or name in ("item_id", "score", "rank")}
+            for place, item in enumerate(expected)
+        ]
+    return expected
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def dump_case(made: dict[str, Any]) -> str:
+    """One line for each call, so that a change shows."""
+    calls = ",\n  ".join(dump(one).strip() for one in made["calls"])
+    head = dump({**made, "calls": []}).rstrip().removesuffix("[]}")
+    return f"{head}[\n  {calls}\n]}}\n"
+
+
+def write_cases(folder: Path, bundles: Path) -> None:
+    """Write index.json and cases/ for the bundles in a folder."""
+    (folder / "cases").mkdir(parents=True, exist_ok=True)
+    for name, asked in questions().items():
+        (folder / "cases" / f"{name}.json").write_text(dump_case(answered(asked, bundles)), encoding="utf-8")
+    index = {
+        "format": 1,
+        "seed": SEED,
+        "key": public_key(),
+        "signing_phrase": PHRASE,
+        "bundles": [f"{name}.xrec" for name in ITEMS],
+        "cases": [f"cases/{name}.json" for name in questions()],
+        "bad": "bad/recipes.json",
+    }
+    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep-bundles", action="store_true", help="write the cases only")
+    if not parser.parse_args().keep_bundles:
+        with tempfile.TemporaryDirectory() as name:
+            build_bundles(Path(name))
+            for bundle in ITEMS:
+                shutil.rmtree(FOLDER / f"{bundle}.xrec", ignore_errors=True)
+                shutil.copytree(Path(name) / f"{bundle}.xrec", FOLDER / f"{bundle}.xrec")
+    for bundle in ITEMS:
+        open_bundle(FOLDER / f"{bundle}.xrec", trusted_keys=[public_key()])
+    write_cases(FOLDER, FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"RkLTJ/yyBbv7AbcxcxQJ73/bZ6wqub16SocaZtVLCwOogXn9ZGIXn00c0gvs04561cjXzHSuRqre9/3UerkTCg=="}
