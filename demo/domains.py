@@ -34,12 +34,14 @@ class Row(NamedTuple):
 
 
 def education(random: Random, users: int) -> Iterator[Row]:
-    """Yield learners who go through 40 courses of 12 lessons in order, leaving a course at some lesson."""
+    """Yield learners who go through some of 40 courses of 12 lessons in order, leaving each at some lesson."""
     for user in range(users):
-        at = START_S + int(random.integers(60 * DAY_S))
+        at = START_S + int(random.integers(90 * DAY_S))
         taste = random.permutation(8)[:2]
         for _ in range(int(random.integers(2, 6))):
             course = int(taste[int(random.integers(2))]) * 5 + int(random.integers(5))
+            if at > START_S + 100 * DAY_S:
+                break
             yield Row(f"learner-{user}", f"lesson-{course}-0", "course_enrolled", at, "pc")
             for lesson in range(int(random.integers(3, 13))):
                 at += int(random.integers(DAY_S // 4, 3 * DAY_S))
@@ -51,19 +53,23 @@ def education(random: Random, users: int) -> Iterator[Row]:
 
 
 def social(random: Random, users: int) -> Iterator[Row]:
-    """Yield users of two topics who read posts of the last two days for 20 days and like those of their topics."""
+    """Yield users of two topics each, who read posts of the last days and like, share or comment on those of theirs."""
     for user in range(users):
         topics = random.permutation(12)[:2]
         for day in range(20):
             for _ in range(int(random.poisson(3))):
                 is_mine = random.random() < 0.7
                 topic = int(topics[int(random.integers(2))]) if is_mine else int(random.integers(12))
-                made = max(0, day - int(random.integers(2)))
+                made = max(0, day - int(random.geometric(0.15)))
                 post = f"post-{topic}-{made}-{int(random.integers(3))}"
                 at = START_S + day * DAY_S + int(random.integers(DAY_S))
                 yield Row(f"user-{user}", post, "post_view", at, "phone")
                 if random.random() < (0.5 if is_mine else 0.05):
                     yield Row(f"user-{user}", post, "liked", at + 10, "phone")
+                    if random.random() < 0.2:
+                        yield Row(
+                            f"user-{user}", post, ("reposted", "commented")[int(random.integers(2))], at + 30, "pc"
+                        )
 
 
 def finance(random: Random, users: int) -> Iterator[Row]:

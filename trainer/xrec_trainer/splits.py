@@ -40,7 +40,8 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
     unknown = sorted(set(config.targets) - set(raw.event_names))
     if unknown:
         raise DataError(
-            "data.target_missing", f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}"
+            "data.target_missing",
+            f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}; choose with --target",
         )
     vocabulary = Vocabulary(
         tuple(raw.event_names),
