@@ -34,6 +34,10 @@ class FitConfig:
     ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
     ``averaging``: decay of the moving average of the weights, which is what is validated and kept; 0 for the weights
     of the last step (averaging.py).
+    ``content``: an item's attributes and text shape its row too (content.py); false leaves it to id and category.
+    ``id_dropout``: the share of items that a training step knows by their content alone (model.py).
+    ``new_items``: items with less than ``min_count`` events are in the catalogue too, known by their content alone.
+    ``cold_share``: this share of the items is kept out of training, to measure how new items rank (cold.py).
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
@@ -68,6 +72,10 @@ class FitConfig:
     averaging: float = 0.995
     learns_repeats: bool = True
     filter_seen: bool = False
+    content: bool = False
+    id_dropout: float = 0.0
+    new_items: bool = False
+    cold_share: float = 0.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -92,6 +100,8 @@ class FitConfig:
             "prefixes": (1, 1000),
             "burn_in_days": (0, 1e5),
             "averaging": (0, 0.99999),
+            "id_dropout": (0, 0.95),
+            "cold_share": (0, 0.9),
             "gbce_calibration": (0, 1),
         }
         for name, (low, high) in bounds.items():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,16 @@ from xrec_sdk.history import (
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items that a model knows, in row order (decayed popularity, most popular first)."""
+    """The items that a model knows, in row order.
+
+    The first ``warm`` have events to learn from and stand by decayed popularity, most popular first; those after them
+    are known by their content alone.
+    """
 
     ids: list[str]
     entries: list[dict[str, object]]
     categories: list[str | None]
+    warm: int
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +64,10 @@ class Log:
 
 @dataclass(frozen=True)
 class RawLog:
-    """A prepared folder's events with their own ids, sorted by user, then time, and its items."""
+    """A prepared folder's events with their own ids, sorted by user, then time, and its items.
+
+    ``item_ids`` are those of the events, sorted, then those that only ``items`` knows, sorted.
+    """
 
     users: list[str]
     user: NDArray[np.int32]
@@ -71,6 +79,16 @@ class RawLog:
     device: NDArray[np.int32]
     at_ms: NDArray[np.int64]
     items: dict[str, dict[str, object]]
+
+    @property
+    def has_content(self) -> NDArray[np.bool_]:
+        """Which items have an entry that says something, (items,) bool."""
+        return np.array([bool(self.items.get(item_id)) for item_id in self.item_ids], dtype=np.bool_)
+
+    def only(self, keep: NDArray[np.bool_]) -> RawLog:
+        """Return the log with the events where ``keep`` holds; the items stay."""
+        events = {name: getattr(self, name)[keep] for name in ("user", "item", "event", "device", "at_ms")}
+        return replace(self, **events)
 
 
 def read(folder: Path) -> RawLog:
@@ -94,6 +112,8 @@ def read(folder: Path) -> RawLog:
     device_names, device = _codes(table["device"])
     at_ms = table["at_ms"].to_numpy()
     order = np.lexsort((at_ms, user))
+    items = _items(folder / "items.parquet")
+    item_ids += sorted(items.keys() - set(item_ids))
     return RawLog(
         users,
         user[order],
@@ -104,7 +124,7 @@ def read(folder: Path) -> RawLog:
         device_names,
         device[order],
         at_ms[order],
-        _items(folder / "items.parquet"),
+        items,
     )
 
 
@@ -133,24 +153,26 @@ def decayed_popularity(
 
 
 def build_catalogue(
-    raw: RawLog, known: NDArray[np.bool_], *, min_count: int, half_life_days: float
+    raw: RawLog, known: NDArray[np.bool_], cold: NDArray[np.bool_], *, min_count: int, half_life_days: float
 ) -> tuple[Catalogue, NDArray[np.int32]]:
     """Choose the items with at least ``min_count`` events among ``known`` and order them by decayed popularity.
 
-    Returns the catalogue and the row of each raw item, (raw items,) int32, -1 where it is left out.
+    Those of ``cold`` (raw items,) that have fewer come after them, in the same order. Returns the catalogue and the row
+    of each raw item, (raw items,) int32, -1 where it is left out.
     """
     counts = np.bincount(raw.item[known], minlength=len(raw.item_ids))
     popularity = decayed_popularity(raw.item[known], raw.at_ms[known], len(raw.item_ids), half_life_days)
-    chosen = np.flatnonzero(counts >= max(1, min_count))
-    if len(chosen) == 0:
+    is_warm = counts >= max(1, min_count)
+    chosen = np.flatnonzero(is_warm | cold)
+    if not is_warm.any():
         raise DataError("data.empty", f"no item has {min_count} events or more before the split; lower --min-count")
-    chosen = chosen[np.lexsort((chosen, -popularity[chosen]))]
+    chosen = chosen[np.lexsort((chosen, -popularity[chosen], ~is_warm[chosen]))]
     row_of = np.full(len(raw.item_ids), -1, dtype=np.int32)
     row_of[chosen] = np.arange(len(chosen), dtype=np.int32)
     ids = [raw.item_ids[index] for index in chosen]
     entries = [raw.items.get(item_id, {}) for item_id in ids]
     categories = [str(entry["category"]) if entry.get("category") else None for entry in entries]
-    return Catalogue(ids, entries, categories), row_of
+    return Catalogue(ids, entries, categories, int(is_warm.sum())), row_of
 
 
 def build_log(raw: RawLog, row_of: NDArray[np.int32], item_count: int, vocabulary: Vocabulary) -> Log:

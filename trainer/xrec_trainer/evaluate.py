@@ -15,6 +15,7 @@ from xrec_trainer.baselines import BASELINES, SHOWN, baseline
 from xrec_trainer.bootstrap import mean_interval, paired_difference
 from xrec_trainer.bundle_ranking import bundle_ranker, open_for
 from xrec_trainer.cases import Cases, Ranker
+from xrec_trainer.cold import measure_cold
 from xrec_trainer.metrics import by_group, device_groups, history_groups, list_traits, per_case
 from xrec_trainer.ranking import model_ranker
 from xrec_trainer.report import write_page
@@ -23,6 +24,7 @@ from xrec_trainer.run import Run, load_run, save_json
 MODEL = "xrec"
 BUNDLE = "xrec int8 bundle"
 MAIN_K = 10
+COLD_BASELINES = ("content", "random")
 Measured = dict[str, NDArray[np.float64]]
 
 
@@ -56,6 +58,9 @@ def evaluate(
     metrics["examples"] = _examples(run, run.study.test[main], tops[main][MODEL])
     if bundle is not None:
         metrics["bundle"] = _against_bundle(bundle, run.study.test[main], measured[main], tops[main])
+    if run.catalogue.warm < len(run.catalogue):
+        plain = {name: baseline(name, run.study, run.config) for name in COLD_BASELINES}
+        metrics["cold"] = measure_cold(run.study, {MODEL: rankers[MODEL], **plain})
     save_json(folder / "metrics.json", metrics)
     write_page(folder / "report.html", metrics)
     return metrics

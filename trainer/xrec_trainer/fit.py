@@ -18,12 +18,13 @@ from torch.nn import functional
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
-from xrec_trainer import dataset
+from xrec_trainer import content, dataset
 from xrec_trainer.averaging import Average
 from xrec_trainer.batches import Batch, next_batches, next_targets, prefix_batches, prefixes, windows
 from xrec_trainer.cases import Cases
 from xrec_trainer.config import FitConfig
-from xrec_trainer.dataset import Log
+from xrec_trainer.content import Features
+from xrec_trainer.dataset import Catalogue, Log
 from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
@@ -69,7 +70,11 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     study = make_study(dataset.read(data), config)
-    trainer = Trainer(study, config, out / "checkpoint.pt", report, workers)
+    if workers.is_first and not (out / "checkpoint.pt").exists():
+        content.save(out / "content.npz", content.learn(_described(study.catalogue, config)))
+    workers.wait()
+    features = content.encode(content.load(out / "content.npz"), study.catalogue.entries)
+    trainer = Trainer(study, features, config, out / "checkpoint.pt", report, workers)
     trainer.train()
     if workers.is_first:
         _write_run(trainer, data, out)
@@ -94,6 +99,14 @@ def _write_run(trainer: Trainer, data: Path, out: Path) -> None:
     (out / "checkpoint.pt").unlink(missing_ok=True)
 
 
+def _described(catalogue: Catalogue, config: FitConfig) -> list[dict[str, object]]:
+    """Return what content is learned from: the entries of the warm items, or without ``content`` their category."""
+    entries = catalogue.entries[: catalogue.warm]
+    if config.content:
+        return entries
+    return [{"category": entry["category"]} if "category" in entry else {} for entry in entries]
+
+
 def _claim(out: Path, data: Path, config: FitConfig) -> None:
     wanted = json.loads(json.dumps({"config": config.to_json(), "data": str(data.resolve())}))
     path = out / "config.json"
@@ -109,10 +122,12 @@ class Trainer:
     All random choices of an epoch follow from the seed, the epoch and the worker, so that no generator's state is kept.
     """
 
-    def __init__(self, study: Study, config: FitConfig, checkpoint: Path, report: Report, workers: Workers) -> None:
+    def __init__(
+        self, study: Study, features: Features, config: FitConfig, checkpoint: Path, report: Report, workers: Workers
+    ) -> None:
         self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
         self.workers = workers
-        self.model = Model(config, study.log.vocabulary, study.catalogue.categories)
+        self.model = Model(config, study.log.vocabulary, features, study.catalogue.warm)
         if config.initial_rows == "svd" and not checkpoint.exists():
             self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
@@ -210,6 +225,7 @@ class Trainer:
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         table = self.model.item_table()
         users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
+        table = table[: self.study.catalogue.warm]
         asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets, batch.weights
         if self.config.loss == "gbce":
             drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples))
@@ -254,7 +270,7 @@ def target_worth(study: Study, config: FitConfig) -> NDArray[np.float32]:
     for name, weight in (*config.auxiliary_targets, *((name, 1.0) for name in config.targets)):
         worth_of_code[log.vocabulary.event_codes([name])] = weight
     worth: NDArray[np.float32] = worth_of_code[log.event]
-    worth[log.at_ms < _begin_ms(log, config)] = 0
+    worth[(log.at_ms < _begin_ms(log, config)) | (log.item >= study.catalogue.warm)] = 0
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
         is_target = np.isin(log.event, log.vocabulary.event_codes(config.targets))
@@ -311,7 +327,7 @@ def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases
 
 
 def _sampling_probability(study: Study) -> NDArray[np.float64]:
-    counts = np.bincount(study.log.item[study.train_mask], minlength=study.log.item_count)
+    counts = np.bincount(study.log.item[study.train_mask], minlength=study.log.item_count)[: study.catalogue.warm]
     weights = np.maximum(counts, 1).astype(np.float64) ** 0.75
     probability: NDArray[np.float64] = weights / weights.sum()
     return probability

@@ -1,18 +1,19 @@
 """The model: an item tower that gives the item table, and a history encoder that gives user vectors."""
 
-# N items, C categories, D width
+# N items, W of them warm, M tokens of all items, V kinds of token, T numbers of a text, D width
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from xrec_sdk.errors import UsageError
 from xrec_sdk.history import Vocabulary
 
 from xrec_trainer.config import FitConfig
+from xrec_trainer.content import Features
 from xrec_trainer.encoders import ENCODERS
 
 
@@ -24,42 +25,62 @@ class Items(NamedTuple):
 
 
 class Model(nn.Module):
-    """Item rows are an id embedding plus the embedding of the category; a score is ``user @ table.T + prior``.
+    """An item's row is its content row, and if it is warm its id embedding too; a score is ``user @ table.T + prior``.
 
-    The prior is zero while the model learns; trend.py sets it.
+    A content row is the weighted sum of the rows of the item's tokens and a linear map of its text. The prior is zero
+    while the model learns; trend.py sets it.
     """
 
-    def __init__(self, config: FitConfig, vocabulary: Vocabulary, categories: Sequence[str | None]) -> None:
+    def __init__(self, config: FitConfig, vocabulary: Vocabulary, features: Features, warm: int) -> None:
         super().__init__()
         if config.encoder not in ENCODERS:
             raise UsageError("usage.setting", f"encoder is {config.encoder!r}; expected {' or '.join(ENCODERS)}")
-        names = {name: code for code, name in enumerate(sorted({name for name in categories if name}), start=1)}
-        codes = torch.tensor([names[name] if name else 0 for name in categories])
-        self.register_buffer("category_codes", codes, persistent=False)
-        self.register_buffer("prior", torch.zeros(len(categories)))
-        self.ids = nn.Embedding(len(categories), config.width)
-        self.categories = nn.Embedding(len(names) + 1, config.width, padding_idx=0)
+        for name in ("codes", "weights", "offsets", "text"):
+            self.register_buffer(name, torch.from_numpy(getattr(features, name)), persistent=False)
+        self.register_buffer("prior", torch.zeros(len(features)))
+        self.ids = nn.Embedding(warm, config.width)
         self.encoder = ENCODERS[config.encoder](config, vocabulary)
+        self.id_dropout = config.id_dropout
         self.is_quantized = False
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
                 nn.init.normal_(module.weight, std=0.02)
                 if isinstance(module, nn.Linear):
                     nn.init.zeros_(module.bias)
-        with torch.no_grad():
-            self.categories.weight[0] = 0
+        self.token_rows = nn.Parameter(torch.randn(features.token_count, config.width) * 0.02)
+        self.text_map = nn.Parameter(torch.randn(features.text.shape[1], config.width) * 0.02)
 
     def start_from(self, rows: Tensor) -> None:
-        """Take (N, D) as the first item rows, to which categories add nothing yet."""
+        """Take (N, D) as the first item rows, to which content adds nothing yet."""
         with torch.no_grad():
-            self.ids.weight.copy_(rows)
-            self.categories.weight.zero_()
+            self.ids.weight.copy_(rows[: len(self.ids.weight)])
+            self.token_rows.zero_()
+            self.text_map.zero_()
 
     def item_table(self) -> Tensor:
-        """Return the item table (N, D), as the int8 bundle will hold it once ``is_quantized`` is set."""
-        codes = self.get_buffer("category_codes")
-        table: Tensor = self.ids.weight + self.categories(codes)
+        """Return the item table (N, D), as the int8 bundle will hold it once ``is_quantized`` is set.
+
+        While the model trains, each warm item is left to its content alone with probability ``id_dropout``
+        (DropoutNet: Volkovs, Yu and Poutanen, NeurIPS 2017).
+        """
+        ids, content = self.ids.weight, self.content_rows()
+        if self.training and self.id_dropout:
+            ids = ids * (torch.rand(len(ids), 1) >= self.id_dropout)
+        table = functional.pad(ids, (0, 0, 0, len(content) - len(ids))) + content  # (W, D) -> (N, D)
         return fake_quantize(table) if self.is_quantized else table
+
+    def content_rows(self) -> Tensor:
+        """Return what is known of the items from their content alone, (N, D)."""
+        tokens = functional.embedding_bag(
+            self.get_buffer("codes"),
+            self.token_rows,
+            self.get_buffer("offsets"),
+            mode="sum",
+            per_sample_weights=self.get_buffer("weights"),
+            include_last_offset=True,
+        )  # (M,) -> (N, D)
+        rows: Tensor = tokens + self.get_buffer("text") @ self.text_map  # (N, T) @ (T, D) -> (N, D)
+        return rows
 
     def items(self) -> Items:
         """Return the item table and the prior."""

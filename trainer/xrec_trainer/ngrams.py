@@ -29,8 +29,8 @@ VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 def grams(text: str) -> list[str]:
     """Return the n-grams in the order of the text, repeated as they are there.
 
-    The text is read in NFKC without case. A run of letters, digits and their marks gives its 3- to 5-grams as ``<word>``
-    and that whole; a run of CJK gives its characters, then its pairs; all else parts runs and gives nothing.
+    The text is read in NFKC without case. A run of letters, digits and their marks gives the 3- to 5-grams of
+    ``<word>`` and that whole; a run of CJK gives its characters, then its pairs; all else parts runs and gives nothing.
     """
     folded = normalize("NFKC", normalize("NFKC", text).casefold())
     runs = ((kind, "".join(run)) for kind, run in groupby(folded, _kind))

@@ -16,6 +16,8 @@ Both read one plain dict, which ``metrics.json`` holds. A *value* is a number or
      "curve": [{"epoch": int, "loss": float, "validation_ndcg@10": float}, ...], "best_epoch": int,
      "bundle": {"size_bytes": int, "cases": int, "overlap@10": share of places that hold the same items,
                 "metrics": {"ndcg@10": {"float", "bundle", "difference": values}}},
+     "cold": {"items": int, "cases": int, "users": int,           items that are known by their content alone (cold.py)
+              "among": {what is ranked: {"models": {model: {"hr@10": value, "ndcg@10": value}}, "differences": too}}},
      "examples": [{"device": str, "history": [title, ...], "recommended": [{"title": str, "is_hit": bool}, ...],
                    "chosen": [title, ...]}],
      "notes": [str, ...]}
@@ -37,6 +39,8 @@ MODEL_TITLES = {
     "buy_again": "Buy again",
     "item_knn": "Similar items (ItemKNN)",
     "ease": "Linear model (EASE)",
+    "content": "Similar texts",
+    "random": "By chance",
 }
 TASK_TITLES = {
     "all": "Anything, repeats included",
@@ -95,7 +99,13 @@ def page(metrics: Mapping[str, Any]) -> str:
     title = str(metrics.get("title", "How good are the recommendations?"))
     parts = [_headline(metrics), _facts(metrics.get("dataset", {}))]
     parts += [_task(name, task, metrics) for name, task in metrics["tasks"].items()]
-    parts += [_bundle(metrics.get("bundle")), _curve(metrics), _examples(metrics.get("examples", [])), _words(metrics)]
+    parts += [
+        _cold(metrics),
+        _bundle(metrics.get("bundle")),
+        _curve(metrics),
+        _examples(metrics.get("examples", [])),
+        _words(metrics),
+    ]
     body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -132,6 +142,8 @@ def table(metrics: Mapping[str, Any]) -> str:
                 f"  {main} - {baseline}: {found.mean:+.4f} {_interval(found, sign='+')} {metric}: {verdict(found)}"
             )
         blocks.append("\n".join(lines))
+    if metrics.get("cold"):
+        blocks.append("\n".join([f"Items without events ({_count(metrics['cold'])})", *_aligned(_cold_rows(metrics))]))
     if metrics.get("bundle"):
         blocks.append("\n".join(["Bundle against the float model", *_aligned(_bundle_rows(metrics["bundle"]))]))
     return "\n\n".join(blocks)
@@ -312,6 +324,29 @@ def _traits(traits: Mapping[str, Mapping[str, Any]], main: str) -> str:
     names = _metric_names(traits)
     rows = _rows(traits, names)
     return f"<h3>What the lists show of the catalogue</h3>{_html_table(['', *map(_metric_title, names)], rows, main)}"
+
+
+def _cold_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["", *("hr@10", "95 %", "ndcg@10", "95 %", f"{_model(metrics)} against it")]]
+    for which, found in metrics["cold"]["among"].items():
+        for model, values in found["models"].items():
+            hr, ndcg = value(values["hr@10"]), value(values["ndcg@10"])
+            difference = found["differences"].get(model)
+            word = verdict(value(difference["ndcg@10"])) if difference else ""
+            name = f"{_model_title(model)}, among {which}"
+            rows.append([name, _number(hr.mean), _interval(hr), _number(ndcg.mean), _interval(ndcg), word])
+    return rows
+
+
+def _cold(metrics: Mapping[str, Any]) -> str:
+    if not metrics.get("cold"):
+        return ""
+    head, *rows = _cold_rows(metrics)
+    return (
+        f'<section><h2>Items without events</h2><p class="note">{metrics["cold"]["items"]:,} items are known by their'
+        f" content alone. {escape(_count(metrics['cold']))} chose such an item; only those count as right.</p>"
+        f"{_html_table(head, rows)}</section>"
+    )
 
 
 def _bundle_rows(bundle: Mapping[str, Any]) -> list[list[str]]:

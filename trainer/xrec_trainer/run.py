@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xrec_sdk.errors import DataError
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
-from xrec_trainer import dataset
+from xrec_trainer import content, dataset
 from xrec_trainer.config import FitConfig, from_json
 from xrec_trainer.dataset import Catalogue, Log, encode_case
 from xrec_trainer.model import Model
@@ -95,7 +95,8 @@ def load_run(folder: Path, data: Path | None = None) -> Run:
     saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     config = from_json(saved["config"])
     study = make_study(dataset.read(data or Path(saved["data"])), config)
-    model = Model(config, study.log.vocabulary, study.catalogue.categories)
+    features = content.encode(content.load(folder / "content.npz"), study.catalogue.entries)
+    model = Model(config, study.log.vocabulary, features, study.catalogue.warm)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     model.is_quantized = True
     model.eval()

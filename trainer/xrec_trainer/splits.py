@@ -61,8 +61,10 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
     if validation_ms <= raw.at_ms.min():
         days = (end_ms - int(raw.at_ms.min())) / DAY_MS
         raise DataError("data.too_short", f"the log covers {days:.1f} days; lower --test-days and --validation-days")
+    held_out = _held_out(raw, raw.at_ms < validation_ms, config)
+    raw = raw.only(~held_out[raw.item] | (raw.at_ms >= test_ms))
     known = raw.at_ms < validation_ms
-    catalogue, row_of = build_catalogue(raw, known, min_count=config.min_count, half_life_days=config.half_life_days)
+    catalogue, row_of = _catalogue(raw, known, held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     train_end = log.user_start[:-1] + np.bincount(log.user[log.at_ms < validation_ms], minlength=len(raw.users))
 
@@ -84,10 +86,39 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
 
 
 def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
-    everything = np.ones(len(raw.user), dtype=np.bool_)
-    catalogue, row_of = build_catalogue(raw, everything, min_count=1, half_life_days=config.half_life_days)
+    held_out = _held_out(raw, np.ones(len(raw.user), dtype=np.bool_), config)
+    raw = raw.only(~held_out[raw.item] | _closes_a_history(raw, held_out))
+    catalogue, row_of = _catalogue(raw, ~held_out[raw.item], held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     lengths = np.diff(log.user_start)
     train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
     validation, test = (leave_one_out(log, targets, back=back, leaves_out_seen=config.filter_seen) for back in (2, 1))
     return Study(catalogue, log, train_end, {"all": validation}, {"all": test})
+
+
+def _held_out(raw: RawLog, known: NDArray[np.bool_], config: FitConfig) -> NDArray[np.bool_]:
+    """Draw the ``cold_share`` of the items that would be learned from ``known`` events and have content, (items,)."""
+    events = np.bincount(raw.item[known], minlength=len(raw.item_ids))
+    able = np.flatnonzero((events >= _min_count(config)) & raw.has_content) if config.cold_share else np.zeros(0, int)
+    held_out = np.zeros(len(raw.item_ids), dtype=np.bool_)
+    drawn = np.random.default_rng(config.seed).permutation(able)[: round(config.cold_share * len(able))]
+    held_out[drawn] = True
+    return held_out
+
+
+def _closes_a_history(raw: RawLog, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which events are the last of a user with two others or more on items that are not held out, (events,)."""
+    others = np.bincount(raw.user[~held_out[raw.item]], minlength=len(raw.users))
+    is_last: NDArray[np.bool_] = np.diff(raw.user, append=-1) != 0
+    return is_last & np.asarray(others[raw.user] >= 2)
+
+
+def _catalogue(
+    raw: RawLog, known: NDArray[np.bool_], held_out: NDArray[np.bool_], config: FitConfig
+) -> tuple[Catalogue, NDArray[np.int32]]:
+    cold = held_out | raw.has_content if config.new_items else held_out
+    return build_catalogue(raw, known, cold, min_count=_min_count(config), half_life_days=config.half_life_days)
+
+
+def _min_count(config: FitConfig) -> int:
+    return config.min_count if config.split == "time" else 1
