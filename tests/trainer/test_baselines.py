@@ -303,7 +303,7 @@ def test_als_folds_a_history_in_by_least_squares():
         assert top[case].tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
 
 
-def test_bpr_keeps_a_learned_user_and_folds_in_another_by_the_mean():
+def test_bpr_folds_a_history_in_by_the_mean_and_adds_the_bias_once():
     log = grouped_log(6)
     mask = log.user < 50
     from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -312,11 +312,11 @@ def test_bpr_keeps_a_learned_user_and_folds_in_another_by_the_mean():
     model.fit(users_by_items(log, mask), show_progress=False)
     cases = cases_of(log, excludes_seen=True)
     top = bpr(log, mask, factors=8, iterations=20, seed=2)(cases, 5)
-    mean = model.item_factors[log.item[cases.history(59)]].mean(axis=0)
-    mean[-1] = 1.0
-    for user, vector in ((7, model.user_factors[7]), (59, mean)):
-        scores = model.item_factors @ vector
-        scores[log.item[cases.history(user)]] = scores[30] = -np.inf
+    factors, bias = model.item_factors[:, :-1], model.item_factors[:, -1]
+    for user in (7, 59):
+        had = log.item[cases.history(user)]
+        scores = factors @ factors[had].mean(axis=0) + bias
+        scores[had] = scores[30] = -np.inf
         assert top[user].tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
 
 

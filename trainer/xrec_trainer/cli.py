@@ -60,12 +60,21 @@ def prepare(sources: Path, out: Path, as_json: bool) -> None:
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; an unfinished run is resumed.")
-@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
+@click.option("--preset", metavar="NAME", help="Targets and time scales of ecommerce, education, finance or social.")
+@click.option("--target", "targets", multiple=True, help="Event to predict (repeatable).  [default: purchase]")
 @click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
 @click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and the outcome.")
 @reports_errors
-def fit(data: Path, out: Path, targets: tuple[str, ...], split: str, settings: tuple[str, ...], as_json: bool) -> None:
+def fit(
+    data: Path,
+    out: Path,
+    preset: str | None,
+    targets: tuple[str, ...],
+    split: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Train on the prepared folder DATA.
 
     Example: xrec-train fit data --out run --target purchase --setting max_epochs=20 --setting seed=7
@@ -73,7 +82,7 @@ def fit(data: Path, out: Path, targets: tuple[str, ...], split: str, settings: t
     from xrec_trainer.fit import fit as run_fit
     from xrec_trainer.progress import EpochPrinter
 
-    config = _config(targets, split, settings)
+    config = _config(targets, split, settings, preset)
     run = run_fit(data, out, config, EpochPrinter(config, as_json=as_json))
     facts = {"run": str(out), "items": len(run.catalogue), "best_epoch": run.facts["best_epoch"]}
     click.echo(
@@ -81,10 +90,12 @@ def fit(data: Path, out: Path, targets: tuple[str, ...], split: str, settings: t
     )
 
 
-def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...]) -> Any:
+def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...], preset: str | None = None) -> Any:
     from xrec_trainer.config import parse
+    from xrec_trainer.presets import load_preset
 
-    return parse({"targets": targets, "split": split}, settings)
+    values = load_preset(preset).values() if preset else {"targets": ("purchase",)}
+    return parse({**values, **({"targets": targets} if targets else {}), "split": split}, settings)
 
 
 @main.command()
@@ -175,3 +186,40 @@ def _seeds(text: str | None) -> list[int]:
         return [int(seed) for seed in text.split(",")] if text else []
     except ValueError as cause:
         raise UsageError("usage.seeds", f"--seeds is {text!r}; expected whole numbers such as 1,2,3") from cause
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the study; an old one goes on.")
+@click.option("--minutes", type=float, required=True, help="How long to search.")
+@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
+@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Setting that stays (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print tune.json.")
+@reports_errors
+def tune(
+    data: Path,
+    out: Path,
+    minutes: float,
+    targets: tuple[str, ...],
+    split: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Search learning_rate, dropout, width, layers, heads and batch_tokens on the prepared folder DATA.
+
+    The best on validation is written to best.txt, as xrec-train fit takes it: xrec-train fit data --out run
+    $(cat tuned/best.txt). Called again with the same DIR it goes on, also where it was cut.
+
+    Example: xrec-train tune data --out tuned --minutes 30 --setting encoder=pool
+    """
+    from xrec_trainer.tune import table
+    from xrec_trainer.tune import tune as run_tune
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    found = run_tune(data, out, _config(targets, split, settings), settings, minutes=minutes, say=say)
+    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+    if not as_json:
+        click.echo(f"wrote {out / 'tune.json'} and {out / 'best.txt'}")

@@ -13,7 +13,9 @@ def load(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as cause:
-        name = module.partition(".")[0]
-        raise UsageError(
-            "usage.extra_missing", f"{name} is not installed ({cause}); install it with: pip install 'xrec[{extra}]'"
-        ) from cause
+        raise missing(extra, cause) from cause
+
+
+def missing(extra: str, cause: ImportError) -> UsageError:
+    """Return the error that names the extra where an import failed."""
+    return UsageError("usage.extra_missing", f"{cause}; install what is missing with: pip install 'xrec[{extra}]'")
