@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | test-spark | other-cpus; each makes its own .venv
+# xrec: make demo | test | check | bench | test-spark | other-cpus; each makes its own .venv. test-js needs Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench test-spark other-cpus clean
+.PHONY: demo test check bench test-spark test-js other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ bench: $(VENV)/ready
 test-spark: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[spark]'
 	$(BIN)/python -m pytest -m spark tests/spark
+
+test-js:
+	cd bindings/js && npm ci --ignore-scripts && npm run typecheck && npm test
 
 other-cpus: $(VENV)/ready
 	$(BIN)/python benchmarks/other_cpus.py build/demo/shop.xrec

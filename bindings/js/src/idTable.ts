@@ -1,0 +1,105 @@
+/**
+ * The table of ids.bin: row to external id and back, read in place without parsing.
+ *
+ * Layout (docs/bundle-format.md): magic, N, S, offsets[N + 1], slots[S], text; S slots of an open-addressing hash.
+ */
+
+import { crc32 } from "./crc32";
+import { BundleDamaged } from "./errors";
+import { MAX_ITEMS } from "./manifest";
+import { decodeUtf8, encodeUtf8, hasLoneSurrogate } from "./utf8";
+
+const MAX_ID_BYTES = 512;
+const HEADER_BYTES = 16;
+
+/** Return the bytes as little-endian words: in place where they lie at a multiple of four. */
+export function words(bytes: Uint8Array, offset: number, count: number): Uint32Array {
+  const at = bytes.byteOffset + offset;
+  if (at % 4 === 0) return new Uint32Array(bytes.buffer, at, count);
+  return new Uint32Array(bytes.slice(offset, offset + 4 * count).buffer);
+}
+
+/** Throw unless the offsets begin at 0, never fall, end with the text and cut it between characters of UTF-8. */
+export function checkOffsets(offsets: Uint32Array, text: Uint8Array, fail: (message: string) => never): void {
+  let isAscending = offsets[0] === 0 && offsets[offsets.length - 1] === text.length;
+  for (let place = 1; place < offsets.length; place++) isAscending &&= offsets[place - 1] <= offsets[place];
+  if (!isAscending) fail(`the text offsets do not fit the ${text.length} bytes of text`);
+  if (offsets.some((offset) => offset < text.length && (text[offset] & 0xc0) === 0x80)) {
+    fail("a text offset falls inside a character");
+  }
+  try {
+    decodeUtf8(text);
+  } catch {
+    fail("the text is not UTF-8");
+  }
+}
+
+/** The ids of a bundle; opening checks every offset and slot. */
+export class IdTable {
+  readonly count: number;
+  private readonly offsets: Uint32Array;
+  private readonly slots: Uint32Array;
+  private readonly text: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    if (bytes.length < HEADER_BYTES) fail(`${bytes.length} bytes are less than its header`);
+    if (String.fromCharCode(...bytes.subarray(0, 8)) !== "XRECIDS1") fail("it does not begin with XRECIDS1");
+    const [count, slotCount] = words(bytes, 8, 2);
+    if (count < 1 || count > MAX_ITEMS) fail(`it says ${count} items`);
+    if (slotCount & (slotCount - 1) || slotCount < 2 * count || slotCount > 8 * MAX_ITEMS) {
+      fail(`it says ${slotCount} slots for ${count} items`);
+    }
+    const textAt = HEADER_BYTES + 4 * (count + 1) + 4 * slotCount;
+    if (bytes.length < textAt) fail(`${bytes.length} bytes, expected at least ${textAt}`);
+    this.count = count;
+    this.offsets = words(bytes, HEADER_BYTES, count + 1);
+    this.slots = words(bytes, HEADER_BYTES + 4 * (count + 1), slotCount);
+    this.text = bytes.subarray(textAt);
+    checkOffsets(this.offsets, this.text, fail);
+    for (let row = 0; row < count; row++) {
+      const length = this.offsets[row + 1] - this.offsets[row];
+      if (length < 1 || length > MAX_ID_BYTES) fail(`it holds an id that is not 1 to ${MAX_ID_BYTES} bytes long`);
+    }
+    this.checkSlots();
+  }
+
+  /** Return the row of an id, or -1 where the bundle does not know it. */
+  row(itemId: string): number {
+    if (hasLoneSurrogate(itemId)) return -1;
+    const wanted = encodeUtf8(itemId);
+    const mask = this.slots.length - 1;
+    // Opening proved that at least half the slots are empty, so that the walk ends.
+    for (let slot = crc32(wanted) & mask; this.slots[slot] !== 0; slot = (slot + 1) & mask) {
+      if (this.isAt(this.slots[slot] - 1, wanted)) return this.slots[slot] - 1;
+    }
+    return -1;
+  }
+
+  /** Return the id of a row from 0 to N - 1. */
+  itemId(row: number): string {
+    return decodeUtf8(this.text.subarray(this.offsets[row], this.offsets[row + 1]));
+  }
+
+  private isAt(row: number, wanted: Uint8Array): boolean {
+    const at = this.offsets[row];
+    if (this.offsets[row + 1] - at !== wanted.length) return false;
+    for (let place = 0; place < wanted.length; place++) if (this.text[at + place] !== wanted[place]) return false;
+    return true;
+  }
+
+  private checkSlots(): void {
+    const isNamed = new Uint8Array(this.count + 1);
+    let used = 0;
+    for (const entry of this.slots) {
+      if (entry === 0) continue;
+      if (entry > this.count || isNamed[entry]) fail("the slots do not name each row once");
+      isNamed[entry] = 1;
+      used++;
+    }
+    if (used !== this.count) fail("the slots do not name each row once");
+  }
+}
+
+function fail(message: string): never {
+  throw new BundleDamaged("bundle.ids_malformed", `ids.bin: ${message}`);
+}

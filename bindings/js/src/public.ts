@@ -1,0 +1,21 @@
+/** What every entry of the package shows. */
+
+export type { Bundle, TrustOptions } from "./bundle";
+export type { Entry } from "./catalog";
+export { checkConformance } from "./conformance";
+export {
+  BundleDamaged,
+  BundleError,
+  BundleUnsupported,
+  BundleUntrusted,
+  ProfileError,
+  UsageError,
+  XrecError,
+} from "./errors";
+export type { LoadOptions } from "./load";
+export type { Manifest } from "./manifest";
+export { fromRecord, MemoryProfile, toRecord } from "./profile";
+export type { Event, EventRecord, ProfileStore } from "./profile";
+export type { Deed, RecommendOptions, Where } from "./recommender";
+export type { Reason, Recommendation } from "./results";
+export { VERSION } from "./version";

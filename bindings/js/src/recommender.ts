@@ -1,0 +1,286 @@
+/** Recommend: one bundle, one user's profile, the rules of the app. */
+
+import { itemVector, type Bundle } from "./bundle";
+import type { Entry } from "./catalog";
+import { UsageError } from "./errors";
+import { newEventId } from "./eventId";
+import { checkedEvent, toRecord, type Event, type EventRecord, type ProfileStore } from "./profile";
+import { findReasons } from "./reasons";
+import { titleOf, type Recommendation } from "./results";
+import { capCategories, diversify, dot } from "./rules";
+import type { Runtime, Scored } from "./runtime";
+import { againBias, historyOf, tasteOf, type Bias, type Taste } from "./taste";
+
+const LEAST_POOL = 64;
+const POOL_PER_ANSWER = 4;
+const UNKNOWN_DEVICE = "unknown";
+const MOST_KEPT_ROWS = 20_000;
+
+/** A rule on what may be recommended: categories by name, or a function of a catalogue entry. */
+export type Where = { readonly category: string | Iterable<string> } | ((entry: Entry) => boolean);
+
+/** What the user did; `atMs` is UTC milliseconds, now where it is left out. */
+export interface Deed {
+  readonly device: string;
+  readonly atMs?: number;
+  readonly value?: number | null;
+}
+
+/** The rules of one call of `recommend`. */
+export interface RecommendOptions {
+  /** How many items; 10 where it is left out. */
+  readonly k?: number;
+  /** Restrict the catalogue to these ids; ids that the bundle does not know are ignored. */
+  readonly candidates?: Iterable<string> | null;
+  /** Take these ids out; ids that the bundle does not know are ignored. */
+  readonly exclude?: Iterable<string>;
+  readonly where?: Where | null;
+  /** Cap each category; items of none are free. */
+  readonly maxPerCategory?: number | null;
+  /** True leaves out what the user has seen, false adds the bundle's rule for buying again; null: the bundle's default. */
+  readonly filterSeen?: boolean | null;
+  /** From 0 to 1: trade score for unlikeness. */
+  readonly diversity?: number;
+  /** False does not read the profile: the popular items, the rules of the call applied. */
+  readonly personalised?: boolean;
+  /** Add reasons. */
+  readonly explain?: boolean;
+}
+
+/** What was last read of the profile, and the user vector (d,) that follows from it. */
+interface Known {
+  readonly events: readonly Event[];
+  readonly taste: Taste;
+  readonly user: Float32Array;
+}
+
+/** The rules that act on the scored list. */
+interface Choice {
+  readonly k: number;
+  readonly allows: ((entry: Entry) => boolean) | null;
+  readonly cap: number | null;
+  readonly diversity: number;
+  readonly withPrior?: boolean;
+}
+
+/** Recommend to one user from one bundle. Made by `Recommender.load`; nothing here waits for a network. */
+export class Recommender {
+  private last: Known | null = null;
+  private readonly rowOfId = new Map<string, number>();
+
+  constructor(
+    readonly bundle: Bundle,
+    readonly runtime: Runtime,
+    readonly profile: ProfileStore,
+    private readonly clockMs: () => number,
+  ) {}
+
+  /**
+   * Keep what the user did and return the event's id. Items and event types that the bundle does not know are kept too: a
+   * later bundle may know them.
+   */
+  record(event: string, itemId: string, { device, atMs, value }: Deed): Promise<string> {
+    return this.keep({ event, itemId, device, atMs, value, recommendationId: null });
+  }
+
+  /** Keep what the user did with a recommended item (or an `impression` of it) and return the event's id. */
+  feedback(recommendationId: string, itemId: string, event: string, deed: Partial<Deed> = {}): Promise<string> {
+    return this.keep({ device: UNKNOWN_DEVICE, ...deed, event, itemId, recommendationId });
+  }
+
+  /** Return the best `k` items, best first, fewer where the rules allow fewer; ties go to the more popular. */
+  async recommend(options: RecommendOptions = {}): Promise<Recommendation[]> {
+    const { candidates = null, where = null, personalised = true, explain = false } = options;
+    const choice = readChoice(options);
+    const excluded = this.rows("exclude", options.exclude ?? []);
+    const itemBias = this.itemBias(candidates, where);
+    if (choice.k === 0 || itemBias === null) return [];
+    const known = personalised ? await this.known() : null;
+    const bias = forbid(this.bias(known, options.filterSeen ?? null), excluded);
+    const user = known ? known.user : new Float32Array(this.bundle.manifest.width);
+    return this.results(await this.choose(user, itemBias, bias, choice), explain ? known : null);
+  }
+
+  /**
+   * Return the `k` items that score best for someone whose taste is this item, itself left out. Throws UsageError
+   * `usage.item_id` where the bundle does not know the item.
+   */
+  async similar(itemId: string, k = 10): Promise<Recommendation[]> {
+    checkCount("k", k);
+    const row = typeof itemId === "string" ? this.row(itemId) : -1;
+    if (row < 0) throw new UsageError("usage.item_id", `the bundle does not know the item ${JSON.stringify(itemId)}`);
+    if (k === 0) return [];
+    const choice = { k, allows: null, cap: null, diversity: 0, withPrior: false };
+    const bias = forbid(new Map(), [row]);
+    return this.results(await this.choose(itemVector(this.bundle, row), this.bundle.bias, bias, choice), null);
+  }
+
+  /**
+   * Return the score of each item as `recommend` with the bundle's default would rank it. Ids that the bundle does not
+   * know are left out; seen items have their score too.
+   */
+  async score(items: Iterable<string>): Promise<Map<string, number>> {
+    const ids = new Set(texts("items", items));
+    const known = await this.known();
+    const gains = this.bias(known, null);
+    const scores = new Map<string, number>();
+    for (const itemId of ids) {
+      const row = this.row(itemId);
+      if (row < 0) continue;
+      const product = Math.fround(dot(itemVector(this.bundle, row), known.user));
+      const gain = gains.get(row) ?? 0;
+      scores.set(itemId, Math.fround(product + this.bundle.prior[row]) + (gain === -Infinity ? 0 : gain));
+    }
+    return scores;
+  }
+
+  /** Erase the profile and return how many events it held. */
+  forget(): Promise<number> {
+    return this.profile.forget();
+  }
+
+  /** Return all that is kept of the user, as JSON values. */
+  async exportMyData(): Promise<{ format: "xrec-profile"; format_version: 1; events: EventRecord[] }> {
+    return { format: "xrec-profile", format_version: 1, events: (await this.profile.events()).map(toRecord) };
+  }
+
+  /** Close the profile and let go of the graphs; later calls that need the profile throw `profile.closed`. */
+  async close(): Promise<void> {
+    await this.profile.close();
+    await this.runtime.close();
+  }
+
+  private async keep(deed: Pick<Event, "event" | "itemId" | "recommendationId"> & Deed): Promise<string> {
+    const { event, itemId, device, recommendationId } = deed;
+    const [id, atMs, value] = [newEventId(), deed.atMs ?? this.clockMs(), deed.value ?? null];
+    await this.profile.add(checkedEvent({ id, atMs, event, itemId, device, value, recommendationId }));
+    return id;
+  }
+
+  private async known(): Promise<Known> {
+    const events = await this.profile.events();
+    const last = this.last;
+    if (last?.events === events) return last;
+    const taste = tasteOf(events, this.bundle, (itemId) => this.row(itemId));
+    const user = await this.runtime.encode(historyOf(taste, this.bundle));
+    this.last = { events, taste, user };
+    return this.last;
+  }
+
+  private bias(known: Known | null, filterSeen: boolean | null): Bias {
+    if (!known) return new Map();
+    return (filterSeen ?? this.bundle.manifest.filterSeen)
+      ? known.taste.seen
+      : againBias(known.taste, this.bundle, this.clockMs());
+  }
+
+  /** Return the item bias (Np,) of the call, or null where it allows no item. */
+  private itemBias(candidates: Iterable<string> | null, where: Where | null): Float32Array | null {
+    const codes = where === null || typeof where === "function" ? null : this.categoryCodes(where);
+    if (candidates === null && codes === null) return this.bundle.bias;
+    const { itemCount } = this.bundle.manifest;
+    const isCandidate = new Uint8Array(itemCount).fill(candidates === null ? 1 : 0);
+    for (const row of candidates === null ? [] : this.rows("candidates", candidates)) isCandidate[row] = 1;
+    const bias = this.bundle.bias.slice();
+    let allowed = 0;
+    for (let row = 0; row < itemCount; row++) {
+      if (isCandidate[row] && (!codes || codes.has(this.bundle.catalog.category[row]))) allowed++;
+      else bias[row] = -Infinity;
+    }
+    return allowed ? bias : null;
+  }
+
+  private categoryCodes(where: { readonly category: string | Iterable<string> }): Set<number> {
+    if (typeof where !== "object" || Object.keys(where).join() !== "category") {
+      throw new UsageError("usage.where", "where must be {category: name or names} or a function of an entry");
+    }
+    const names = typeof where.category === "string" ? [where.category] : texts("where", where.category);
+    const codes = new Set(names.map((name) => this.bundle.catalog.categoryNames.indexOf(name)));
+    codes.delete(-1);
+    return codes;
+  }
+
+  private row(itemId: string): number {
+    let row = this.rowOfId.get(itemId);
+    if (row === undefined) {
+      row = this.bundle.ids.row(itemId);
+      if (this.rowOfId.size >= MOST_KEPT_ROWS) this.rowOfId.clear();
+      this.rowOfId.set(itemId, row);
+    }
+    return row;
+  }
+
+  private rows(name: string, itemIds: Iterable<string>): number[] {
+    return texts(name, itemIds)
+      .map((itemId) => this.row(itemId))
+      .filter((row) => row >= 0);
+  }
+
+  /** Return the chosen rows; the pool grows until the rules are satisfied or the catalogue ends. */
+  private async choose(user: Float32Array, itemBias: Float32Array, bias: Bias, choice: Choice): Promise<Scored[]> {
+    const { itemCount } = this.bundle.manifest;
+    const wanted = Math.min(choice.k, itemCount);
+    const isPlain = !choice.allows && choice.cap === null && choice.diversity === 0;
+    let depth = isPlain ? wanted : Math.min(itemCount, Math.max(LEAST_POOL, POOL_PER_ANSWER * wanted));
+    for (;;) {
+      const top = await this.runtime.top({ user, k: depth, itemBias, bias, withPrior: choice.withPrior });
+      if (isPlain) return top;
+      const { allows } = choice;
+      const pool = allows ? top.filter(({ row }) => allows(this.bundle.catalog.entry(row))) : top;
+      const chosen = this.apply(pool, wanted, choice);
+      if (top.length < depth || depth === itemCount || chosen.length === wanted) return chosen;
+      depth = Math.min(itemCount, POOL_PER_ANSWER * depth);
+    }
+  }
+
+  private apply(pool: readonly Scored[], wanted: number, { cap, diversity }: Choice): Scored[] {
+    const { category } = this.bundle.catalog;
+    if (diversity === 0) return cap === null ? pool.slice(0, wanted) : capCategories(pool, category, wanted, cap);
+    const vectors = pool.map(({ row }) => itemVector(this.bundle, row));
+    return diversify(pool, vectors, category, wanted, cap, diversity);
+  }
+
+  private async results(chosen: readonly Scored[], explained: Known | null): Promise<Recommendation[]> {
+    const recommendationId = newEventId();
+    const rows = chosen.map(({ row }) => row);
+    const reasons = explained
+      ? await findReasons(rows, explained.user, explained.taste, this.bundle, this.runtime)
+      : [];
+    return chosen.map(({ row, score }, place) => {
+      const [itemId, item] = [this.bundle.ids.itemId(row), this.bundle.catalog.entry(row)];
+      const said = { itemId, score, rank: place + 1, recommendationId, probability: null };
+      return { ...said, reasons: reasons[place] ?? [], item, title: titleOf(item, itemId) };
+    });
+  }
+}
+
+function readChoice({ k = 10, where, maxPerCategory = null, filterSeen = null, diversity = 0 }: RecommendOptions): Choice {
+  checkCount("k", k);
+  if (maxPerCategory !== null) checkCount("max_per_category", maxPerCategory);
+  if (typeof diversity !== "number" || !(diversity >= 0 && diversity <= 1)) {
+    throw new UsageError("usage.diversity", `diversity is ${String(diversity)}; expected a number from 0 to 1`);
+  }
+  if (filterSeen !== null && typeof filterSeen !== "boolean") {
+    throw new UsageError("usage.filter_seen", `filterSeen is ${String(filterSeen)}; expected true, false or null`);
+  }
+  return { k, allows: typeof where === "function" ? where : null, cap: maxPerCategory, diversity };
+}
+
+function forbid(bias: Bias, rows: readonly number[]): Bias {
+  return rows.length ? new Map([...bias, ...rows.map((row): [number, number] => [row, -Infinity])]) : bias;
+}
+
+function checkCount(name: string, count: number): void {
+  if (!Number.isInteger(count) || count < 0) {
+    throw new UsageError(`usage.${name}`, `${name} is ${String(count)}; expected a whole number from 0`);
+  }
+}
+
+function texts(name: string, values: Iterable<string>): string[] {
+  const isSeveral = typeof values === "object" && values !== null && Symbol.iterator in values;
+  const listed = isSeveral ? [...values] : [];
+  if (!isSeveral || !listed.every((text) => typeof text === "string")) {
+    throw new UsageError(`usage.${name}`, `${name} must be several texts`);
+  }
+  return listed;
+}

@@ -1,0 +1,159 @@
+/** Run the two graphs of a bundle, whatever runs them, and believe nothing that comes out unseen. */
+
+// B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers
+
+import type { Bundle } from "./bundle";
+import { BundleDamaged, UsageError, XrecError } from "./errors";
+import type { History } from "./history";
+import type { Bias } from "./taste";
+
+/** A float32 or int32 array and its shape, as it goes in and out of a graph. */
+export interface Value {
+  readonly data: Float32Array | Int32Array;
+  readonly dims: readonly number[];
+}
+
+/** A graph that is ready to run: the seam to onnxruntime and to the engine in pure JavaScript. */
+export interface Session {
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  /** Run the graph; any error means that it can't. */
+  run(feeds: Readonly<Record<string, Value>>): Promise<Readonly<Record<string, Value>>>;
+  close(): Promise<void>;
+}
+
+/** Makes the session of a graph; it finds the external data in `bundle.items`. Any error means a malformed graph. */
+export type CreateSession = (graph: Uint8Array, name: string, bundle: Bundle, threads: number) => Promise<Session>;
+
+/** A row and its score. */
+export interface Scored {
+  readonly row: number;
+  readonly score: number;
+}
+
+/** The scorer's question: `itemBias` is (Np,), the bundle's bias or a copy with -Infinity for what is forbidden. */
+export interface Question {
+  readonly user: Float32Array;
+  readonly k: number;
+  readonly itemBias: Float32Array;
+  readonly bias: Bias;
+  readonly withPrior?: boolean;
+}
+
+const ENCODER_INPUTS = ["rows", "events", "devices", "gaps"] as const;
+const SCORER_INPUTS = ["user", "item_bias", "item_prior", "bias_rows", "bias_values", "k"];
+
+/** The sessions of one bundle. */
+export class Runtime {
+  private constructor(
+    private readonly bundle: Bundle,
+    private readonly encoder: Session,
+    private readonly scorer: Session,
+    private readonly noPrior = new Float32Array(bundle.prior.length),
+  ) {}
+
+  /** Load both graphs; throw BundleDamaged `bundle.graph_malformed` where one can't be. */
+  static async load(bundle: Bundle, create: CreateSession, threads: number): Promise<Runtime> {
+    if (!Number.isInteger(threads) || threads < 0) {
+      throw new UsageError("usage.num_threads", `threads is ${String(threads)}; expected a whole number, 0 for all`);
+    }
+    const encoder = await load("encoder.onnx", bundle.encoder, ENCODER_INPUTS, ["user"]);
+    const scorer = await load("scorer.onnx", bundle.scorer, SCORER_INPUTS, ["top_rows", "top_scores"]);
+    return new Runtime(bundle, encoder, scorer);
+
+    async function load(name: string, graph: Uint8Array, inputs: readonly string[], outputs: readonly string[]) {
+      const session = await orDamaged("bundle.graph_malformed", `${name} can't be loaded`, () =>
+        create(graph, name, bundle, threads),
+      );
+      if (!isSameSet(session.inputs, inputs) || !isSameSet(session.outputs, outputs)) {
+        const found = `inputs ${session.inputs.join(", ")} and outputs ${session.outputs.join(", ")}`;
+        throw new BundleDamaged("bundle.graph_malformed", `${name} has ${found}`);
+      }
+      return session;
+    }
+  }
+
+  /** Return the user vector of a history, (D,) float32; zeros for an empty one. */
+  async encode(history: History): Promise<Float32Array> {
+    return (await this.encodeBatch([history]))[0];
+  }
+
+  /** Return the user vectors of histories of one length, (D,) float32 each. */
+  async encodeBatch(histories: readonly History[]): Promise<Float32Array[]> {
+    const { width } = this.bundle.manifest;
+    const length = histories.length ? histories[0].rows.length : 0;
+    if (histories.some(({ rows }) => rows.length !== length)) {
+      throw new UsageError("usage.histories", "the histories of a batch differ in length");
+    }
+    if (length === 0) return histories.map(() => new Float32Array(width));
+    const dims = [histories.length, length];
+    const feeds = ENCODER_INPUTS.map((name) => [name, { data: joined(histories.map((one) => one[name])), dims }]);
+    const { user } = await run(this.encoder, "encoder.onnx", Object.fromEntries(feeds));
+    const isRight = user?.data instanceof Float32Array && user.data.length === histories.length * width;
+    if (!isRight || !user.data.every(Number.isFinite)) {
+      throw new BundleDamaged("bundle.graph_failed", "encoder.onnx gave something else than finite user vectors");
+    }
+    return histories.map((_, place) => (user.data as Float32Array).slice(place * width, (place + 1) * width));
+  }
+
+  /** Return the best `k` rows, best first, ties by lower row, fewer where the biases forbid the rest. */
+  async top({ user, k, itemBias, bias, withPrior = true }: Question): Promise<Scored[]> {
+    const { itemCount, width } = this.bundle.manifest;
+    if (!Number.isInteger(k) || k < 1 || k > itemCount) {
+      throw new UsageError("usage.k", `k is ${String(k)}; the graph answers 1 to ${itemCount}`);
+    }
+    const answer = await run(this.scorer, "scorer.onnx", {
+      user: { data: user, dims: [1, width] },
+      item_bias: { data: itemBias, dims: [itemBias.length] },
+      item_prior: { data: withPrior ? this.bundle.prior : this.noPrior, dims: [itemBias.length] },
+      bias_rows: { data: Int32Array.from(bias.keys()), dims: [bias.size] },
+      bias_values: { data: Float32Array.from(bias.values()), dims: [bias.size] },
+      k: { data: Int32Array.of(k), dims: [1] },
+    });
+    return checkedTop(answer.top_rows?.data, answer.top_scores?.data, k, itemCount);
+  }
+
+  /** Let go of the sessions. */
+  async close(): Promise<void> {
+    await this.encoder.close();
+    await this.scorer.close();
+  }
+}
+
+function checkedTop(rows: Value["data"], scores: Value["data"], k: number, itemCount: number): Scored[] {
+  if (!(rows instanceof Int32Array) || rows.length !== k || scores?.length !== k) {
+    throw new BundleDamaged("bundle.graph_failed", `scorer.onnx gave something else than ${k} rows and scores`);
+  }
+  const top: Scored[] = [];
+  for (let place = 0; place < k; place++) {
+    const [row, score] = [rows[place], scores[place]];
+    if (score === -Infinity) continue;
+    if (!Number.isFinite(score)) throw new BundleDamaged("bundle.graph_failed", "scorer.onnx gave a score that is not finite");
+    if (row < 0 || row >= itemCount) throw new BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row that is not there");
+    top.push({ row, score });
+  }
+  return top;
+}
+
+function run(session: Session, name: string, feeds: Readonly<Record<string, Value>>) {
+  return orDamaged("bundle.graph_failed", `${name} can't be run`, () => session.run(feeds));
+}
+
+async function orDamaged<T>(code: string, message: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (cause) {
+    if (cause instanceof XrecError) throw cause;
+    throw new BundleDamaged(code, `${message}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+}
+
+function isSameSet(left: readonly string[], right: readonly string[]): boolean {
+  return left.length === right.length && left.every((name) => right.includes(name));
+}
+
+function joined(arrays: readonly Int32Array[]): Int32Array {
+  const whole = new Int32Array(arrays.length * arrays[0].length);
+  arrays.forEach((array, place) => whole.set(array, place * array.length));
+  return whole;
+}

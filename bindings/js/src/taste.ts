@@ -1,0 +1,69 @@
+/** What a profile means to a bundle: the known events as codes, the seen items, what buying again adds. */
+
+import type { Bundle } from "./bundle";
+import { encodeHistory, lastOfEach, repeatGains, type Coded, type History } from "./history";
+import type { Event } from "./profile";
+
+/** What is added to the score of a row; -Infinity forbids it. */
+export type Bias = ReadonlyMap<number, number>;
+
+/** An event that counts, with its codes. */
+export interface KnownEvent extends Coded {
+  readonly source: Event;
+}
+
+/**
+ * What a bundle knows of the user. `events` are the last known ones that count, oldest first, one more than the history
+ * holds.
+ */
+export interface Taste {
+  readonly events: readonly KnownEvent[];
+  readonly seen: Bias;
+  readonly bought: readonly Coded[];
+}
+
+/** Return what these events, oldest first, mean; those of unknown items or types are left out of the history. */
+export function tasteOf(events: readonly Event[], bundle: Bundle, rowOf: (itemId: string) => number): Taste {
+  const { vocabulary, seenEvents, repeat } = bundle.manifest;
+  const onItems = events
+    .map((source) => ({
+      source,
+      row: rowOf(source.itemId),
+      event: vocabulary.events.indexOf(source.event) + 1,
+      device: vocabulary.devices.indexOf(source.device) + 1,
+      atMs: source.atMs,
+    }))
+    .filter(({ row }) => row >= 0);
+  const known = onItems.filter(({ event }) => event > 0);
+  const counted = vocabulary.distinctItems ? lastOfEach(known) : known;
+  const seen = onItems.filter(({ source }) => seenEvents.includes(source.event));
+  return {
+    events: counted.slice(-vocabulary.maxHistory - 1),
+    seen: new Map(seen.map(({ row }) => [row, -Infinity])),
+    bought: repeat ? onItems.filter(({ source }) => repeat.events.includes(source.event)) : [],
+  };
+}
+
+/** Return the encoded history, the last `maxHistory` known events. */
+export function historyOf(taste: Taste, bundle: Bundle): History {
+  return encodeHistory(taste.events, bundle.manifest.vocabulary);
+}
+
+/**
+ * Return each of the L events of the history, oldest first, with the history had it not happened; all of one length.
+ * Where the profile holds more than `maxHistory` events that count, the next older one takes the free place; with
+ * distinct items, an item leaves with its last event.
+ */
+export function historiesWithoutOne(taste: Taste, bundle: Bundle): { event: Event; history: History }[] {
+  const { vocabulary } = bundle.manifest;
+  return taste.events.slice(-vocabulary.maxHistory).map((leftOut) => {
+    const others = taste.events.filter((event) => event !== leftOut);
+    return { event: leftOut.source, history: encodeHistory(others, vocabulary) };
+  });
+}
+
+/** Return what items gain for having been bought before; nothing where the bundle has no such rule. */
+export function againBias(taste: Taste, bundle: Bundle, nowMs: number): Bias {
+  const { repeat } = bundle.manifest;
+  return repeat ? repeatGains(taste.bought, nowMs, repeat) : new Map();
+}

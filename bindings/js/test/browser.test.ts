@@ -1,0 +1,47 @@
+/** The vectors hold in a real Chromium: WebAssembly and core, the latter under a policy that allows no code to be made. */
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { hasChromium, Site, STRICT, WITH_WASM } from "./chromium";
+import { BAD, damagedZip, INDEX, readBundle, readCase, zipOf } from "./vectors";
+
+describe.skipIf(!hasChromium())("in Chromium", () => {
+  let site: Site;
+
+  beforeAll(async () => {
+    const cases = INDEX.cases.map(readCase);
+    const files = new Map<string, Uint8Array | string>();
+    files.set("/asked.json", JSON.stringify({ key: INDEX.key, cases, recipes: BAD.recipes }));
+    for (const bundle of INDEX.bundles) {
+      files.set(`/${bundle}.zip`, zipOf(bundle));
+      for (const [name, content] of readBundle(bundle)) files.set(`/${bundle}/${name}`, content);
+    }
+    files.set("/unsigned.xrec/manifest.json", readBundle("pool.xrec").get("manifest.json")!);
+    BAD.recipes.forEach((recipe, place) => files.set(`/bad/${place}.zip`, damagedZip(recipe)));
+    site = await Site.open("/test/page.mjs", files);
+  }, 60_000);
+
+  afterAll(() => site.close());
+
+  test.each([
+    ["browser", WITH_WASM],
+    ["core", STRICT],
+  ])("%s answers every case and refuses every damaged bundle", async (entry, policy) => {
+    const done = `${INDEX.cases.length} cases, ${BAD.recipes.length} recipes`;
+    expect(await site.ask(policy, { task: "walk", entry })).toEqual([done]);
+  }, 120_000);
+
+  test("the strict policy is in force: neither WebAssembly nor code can be made", async () => {
+    expect(await site.ask(STRICT, { task: "forbidden" })).toEqual(["bundle.graph_malformed", "EvalError"]);
+  }, 60_000);
+
+  test("a bundle loads from the URL of its zip and of its folder", async () => {
+    const expected = [140, 140, 300, "bundle.not_found", "bundle.unsigned"];
+    expect(await site.ask(STRICT, { task: "urls" })).toEqual(expected);
+  }, 60_000);
+
+  test("a profile in IndexedDB is bounded, outlives its page and is forgotten", async () => {
+    expect(await site.ask(STRICT, { task: "record" })).toEqual([true, "sku-1", "sku-2", "sku-3"]);
+    expect(await site.ask(STRICT, { task: "forget" })).toEqual([3, 0, "profile.closed"]);
+  }, 60_000);
+});

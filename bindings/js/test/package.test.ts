@@ -1,0 +1,93 @@
+/** The packed package works in an empty project, by import and by require, with its types; publint finds nothing. */
+
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { publint } from "publint";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import { INDEX, zipOf } from "./vectors";
+
+const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
+const PEERS = ["onnxruntime-node", "onnxruntime-common", "@types"];
+const USE = `(async () => {
+  const bundle = new Uint8Array(readFileSync("pool.zip"));
+  const recommender = await Recommender.load(bundle, { trustedKeys: ["${INDEX.key}"] });
+  await recommender.record("view", "sku-1", { device: "pc", atMs: 1 });
+  console.log((await recommender.recommend({ k: 3 })).map((item) => item.itemId).join(" "));
+  await recommender.close();
+})();`;
+let project: string;
+
+beforeAll(() => {
+  project = mkdtempSync(join(tmpdir(), "xrec-"));
+  run("npm", ["pack", "--ignore-scripts", "--pack-destination", project], PACKAGE);
+  const packed = readdirSync(project).find((name) => name.endsWith(".tgz"))!;
+  const home = join(project, "node_modules/@xrec/sdk");
+  mkdirSync(home, { recursive: true });
+  run("tar", ["-xzf", packed, "-C", home, "--strip-components=1"], project);
+  // The peer that an app installs beside it.
+  for (const peer of PEERS) symlinkSync(join(PACKAGE, "node_modules", peer), join(project, "node_modules", peer));
+  writeFileSync(join(project, "package.json"), '{"name":"app","private":true}');
+  writeFileSync(join(project, "pool.zip"), zipOf("pool.xrec"));
+}, 60_000);
+afterAll(() => rmSync(project, { recursive: true }));
+
+function run(command: string, words: readonly string[], cwd: string): string {
+  return execFileSync(command, words, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+}
+
+function listOf(file: string, script: string): string {
+  writeFileSync(join(project, file), script);
+  return run(process.execPath, [file], project).trim();
+}
+
+test("import and require give the same list, with onnxruntime-node and with core", () => {
+  const lists = ["@xrec/sdk", "@xrec/sdk/core"].flatMap((name) => [
+    listOf("app.mjs", `import { readFileSync } from "node:fs"; import { Recommender } from "${name}"; ${USE}`),
+    listOf("app.cjs", `const { readFileSync } = require("node:fs"); const { Recommender } = require("${name}"); ${USE}`),
+  ]);
+  expect(lists[0].split(" ")).toHaveLength(3);
+  expect(new Set(lists).size).toBe(1);
+}, 60_000);
+
+test.each(["nodenext", "bundler"])("an app type-checks with module resolution %s, and a wrong call does not", (resolution) => {
+  const lines = [
+    'import { Recommender, UsageError, type Recommendation } from "@xrec/sdk";',
+    'import { Recommender as Core } from "@xrec/sdk/core";',
+    "export async function first(bytes: Uint8Array): Promise<Recommendation | undefined> {",
+    '  const one: Recommender = await Recommender.load(bytes, { trustedKeys: ["ed25519:..."], threads: 2 });',
+    "  const two = await Core.load(bytes, { allowUnsigned: true });",
+    '  await two.record("view", "sku-1", { device: "phone" });',
+    "  try { return (await one.recommend({ k: 1, where: (entry) => entry.price === 3 }))[0]; }",
+    "  catch (error) { if (error instanceof UsageError) console.log(error.code); return undefined; }",
+    "}",
+  ];
+  const files = ["app.mts", ...(resolution === "nodenext" ? ["app.cts"] : [])];
+  for (const file of files) writeFileSync(join(project, file), lines.join("\n"));
+  writeFileSync(join(project, "wrong.mts"), [...lines, 'void Recommender.load("x", { trustedKeys: "one" });'].join("\n"));
+  const module = resolution === "bundler" ? "esnext" : "nodenext";
+  const words = ["--noEmit", "--strict", "--target", "es2022", "--module", module, "--moduleResolution", resolution];
+  const tsc = join(PACKAGE, "node_modules/typescript/bin/tsc");
+  const said = spawnSync(process.execPath, [tsc, ...words, "--types", "node", ...files, "wrong.mts"], { cwd: project });
+  const errors = said.stdout.toString().split("\n").filter((line) => line.includes("error TS"));
+  expect(errors).toEqual([expect.stringMatching(/^wrong\.mts\(10,\d+\): error TS2322/)]);
+}, 120_000);
+
+test("what is packed is the build and the README, and nothing of this machine", () => {
+  const home = join(project, "node_modules/@xrec/sdk");
+  expect(readdirSync(home).sort()).toEqual(["README.md", "dist", "package.json"]);
+  for (const name of readdirSync(join(home, "dist"))) {
+    const text = readFileSync(join(home, "dist", name), "utf8");
+    expect(text.includes(PACKAGE), `${name} names a path`).toBe(false);
+    if (/\.c?js$/.test(name)) expect(/\beval\(|new Function/.test(text), `${name} makes code`).toBe(false);
+  }
+});
+
+test("publint finds nothing", async () => {
+  const { messages } = await publint({ pkgDir: PACKAGE, strict: true });
+  expect(messages).toEqual([]);
+}, 60_000);

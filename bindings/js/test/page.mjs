@@ -1,0 +1,79 @@
+/** What a page of the browser tests does: the task that its address names, started by the page itself, under its policy. */
+
+const { searchParams } = new URL(location.href);
+const entry = searchParams.get("entry");
+
+const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
+const asked = async () => (await fetch("/asked.json")).json();
+const codeOf = (loading) => loading.then(() => null, (error) => error.code);
+
+const TASKS = {
+  /** Walk every case and every damaged bundle; give what is wrong. */
+  async walk() {
+    const [{ Recommender }, walker] = [await import(`/dist/${entry}.js`), await import("/build/walk.js")];
+    const { key, cases, recipes } = await asked();
+    const failures = [];
+    for (const one of cases) {
+      failures.push(...(await walker.walkCase(Recommender.load, await bytes(`/${one.bundle}.zip`), key, one)));
+    }
+    for (const [place, recipe] of recipes.entries()) {
+      const code = await walker.codeOf(Recommender.load, await bytes(`/bad/${place}.zip`), key, recipe);
+      if (code !== recipe.code) failures.push(`${recipe.name}: ${code} instead of ${recipe.code}`);
+    }
+    return [`${cases.length} cases, ${recipes.length} recipes`, ...failures];
+  },
+
+  /** Try to make code, and to load the engine that needs it. */
+  async forbidden() {
+    const { Recommender } = await import("/dist/browser.js");
+    const { key } = await asked();
+    const code = await codeOf(Recommender.load("/pool.xrec.zip", { trustedKeys: [key] }));
+    try {
+      return [code, new Function("return 'made'")()];
+    } catch (error) {
+      return [code, error.name];
+    }
+  },
+
+  /** Load by the address of a zip, of a folder, and of nothing. */
+  async urls() {
+    const { Recommender } = await import("/dist/core.js");
+    const { key } = await asked();
+    const load = (url) => Recommender.load(url, { trustedKeys: [key] });
+    const loaded = await Promise.all(["/pool.xrec.zip", "/pool.xrec/", `${location.origin}/lowpass.xrec/`].map(load));
+    const counts = loaded.map(({ bundle }) => bundle.manifest.itemCount);
+    return [...counts, await codeOf(load("/none.zip")), await codeOf(load("/unsigned.xrec/"))];
+  },
+
+  /** Record four events into a profile of at most three. */
+  async record() {
+    const recommender = await withProfile();
+    for (let at = 0; at < 4; at++) await recommender.record("view", `sku-${at}`, { device: "pc", atMs: 1000 + at });
+    const events = await recommender.profile.events();
+    return [events === (await recommender.profile.events()), ...events.map(({ itemId }) => itemId)];
+  },
+
+  /** Forget what an earlier page recorded. */
+  async forget() {
+    const recommender = await withProfile();
+    const forgotten = await recommender.forget();
+    const { events } = await recommender.exportMyData();
+    await recommender.close();
+    return [forgotten, events.length, await codeOf(recommender.recommend())];
+  },
+};
+
+async function withProfile() {
+  const [{ Recommender }, { IndexedDbProfile }] = [await import("/dist/core.js"), await import("/dist/browser.js")];
+  const { key } = await asked();
+  return Recommender.load("/pool.xrec.zip", { trustedKeys: [key], profile: await IndexedDbProfile.open("profile", 3) });
+}
+
+const answer = document.createElement("pre");
+answer.id = "answer";
+try {
+  answer.textContent = JSON.stringify(await TASKS[searchParams.get("task")]());
+} catch (error) {
+  answer.textContent = JSON.stringify(`${error}\n${error.stack}`);
+}
+document.body.append(answer);

@@ -1,0 +1,22 @@
+import { defineConfig } from "tsdown";
+
+const shared = { minify: true, target: "es2022", platform: "neutral" } as const;
+
+export default defineConfig([
+  {
+    ...shared,
+    entry: ["src/browser.ts", "src/node.ts", "src/core.ts"],
+    format: ["esm", "cjs"],
+    dts: true,
+    deps: { neverBundle: [/^onnxruntime-/, /^node:/], onlyBundle: ["@noble/ed25519", "@noble/hashes", "idb"] },
+  },
+  // What runs where no test framework does: in a browser, in node --jitless, and the benchmark.
+  {
+    ...shared,
+    entry: { walk: "test/walk.ts", engines: "bench/engines.ts" },
+    outDir: "build",
+    format: "esm",
+    dts: false,
+    deps: { neverBundle: [/^node:/, "playwright-core"] },
+  },
+]);
