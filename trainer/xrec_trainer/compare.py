@@ -50,8 +50,8 @@ def compare(
     What a model learned is kept in ``out``, so after a kill, or with further ``models`` and ``seeds``, only what is
     missing is trained. An encoder's folder there is a run. With several seeds (default: the configuration's) a case
     counts with its mean over them. ``say`` gets a line for each model, ``epochs`` gives what gets each epoch's.
-    Raises UsageError ``usage.model`` for a name that is none, ``usage.seeds``, ``usage.comparison_differs`` where
-    ``out`` holds one under another protocol, and DataError ``data.no_cases`` without a case to choose on.
+    Raises UsageError ``usage.model`` for a name that is none, ``usage.comparison_differs`` where ``out``
+    holds one under another protocol, and DataError ``data.no_cases`` without a case to choose on.
     """
     models, seeds = list(dict.fromkeys(models)), list(dict.fromkeys(seeds or (config.seed,)))
     _check_names(models)
