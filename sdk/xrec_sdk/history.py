@@ -83,16 +83,17 @@ def gap_codes(at_ms: NDArray[np.int64], is_first: NDArray[np.bool_], edges_ms: t
     ``is_first`` marks the events that begin a history. A gap equal to an edge falls in the bucket below it; a negative
     gap (clock skew) counts as zero.
     """
-    gaps_ms = np.diff(at_ms, prepend=at_ms[:1])
-    codes = 1 + np.searchsorted(np.asarray(edges_ms, dtype=np.int64), np.maximum(gaps_ms, 0), side="left")
+    gaps_ms = np.zeros_like(at_ms)
+    np.subtract(at_ms[1:], at_ms[:-1], out=gaps_ms[1:])
+    codes = 1 + np.asarray(edges_ms, dtype=np.int64).searchsorted(np.maximum(gaps_ms, 0), side="left")
     codes[is_first] = 0
     return codes.astype(np.int32)
 
 
 def last_of_each(rows: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the ascending places of the last occurrence of each row, int64."""
-    _, from_the_end = np.unique(rows[::-1], return_index=True)
-    return np.sort(len(rows) - 1 - from_the_end)
+    last = {row: place for place, row in enumerate(rows.tolist())}
+    return np.sort(np.fromiter(last.values(), dtype=np.int64, count=len(last)))
 
 
 def encode_history(

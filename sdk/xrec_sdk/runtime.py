@@ -72,10 +72,10 @@ class Runtime:
         """Return the user vector of a history, (D,) float32; zeros for an empty one."""
         if not len(history):
             return np.zeros(self._width, dtype=np.float32)
-        users = self._encode(
-            {name: np.asarray(getattr(history, name), dtype=np.int32)[None] for name in ENCODER_INPUTS}
-        )
-        user: NDArray[np.float32] = users[0]
+        call = getattr(self._calls, "encoder", None)
+        if call is None or call.length != len(history):
+            call = self._calls.encoder = _EncoderCall(self._encoder, len(history), self._width)
+        user: NDArray[np.float32] = _finite(call.run(history))
         return user
 
     def encode_batch(self, histories: Sequence[History]) -> NDArray[np.float32]:
@@ -87,18 +87,14 @@ class Runtime:
             )
         if not histories or 0 in lengths:
             return np.zeros((len(histories), self._width), dtype=np.float32)
-        return self._encode(
-            {
-                name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
-                for name in ENCODER_INPUTS
-            }
-        )
-
-    def _encode(self, feeds: dict[str, NDArray[np.int32]]) -> NDArray[np.float32]:
-        users: NDArray[np.float32] = _run(self._encoder, ["user"], feeds)[0]
-        if users.shape != (len(feeds["rows"]), self._width) or not np.isfinite(users).all():
-            raise BundleDamaged("bundle.graph_failed", "encoder.onnx gave something else than finite user vectors")
-        return users
+        feeds = {
+            name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+            for name in ENCODER_INPUTS
+        }
+        users = _run(self._encoder, ["user"], feeds)[0]
+        if users.shape != (len(histories), self._width):
+            raise BundleDamaged("bundle.graph_failed", f"encoder.onnx gave user vectors of shape {users.shape}")
+        return _finite(users)
 
     def top(
         self,
@@ -133,6 +129,33 @@ class Runtime:
     def no_bias(self) -> NDArray[np.float32]:
         """Return the item bias that allows every item, (Np,) float32, read-only: copy it to forbid some."""
         return self._bundle.bias.reshape(-1)
+
+
+class _EncoderCall:
+    """The encoder's inputs and output as one thread has bound them, for histories of one length."""
+
+    def __init__(self, session: Any, length: int, width: int) -> None:
+        self.length = length
+        self._session = session
+        self._codes = np.empty((len(ENCODER_INPUTS), 1, length), dtype=np.int32)
+        self._user = np.empty((1, width), dtype=np.float32)
+        self._binding = session.io_binding()
+        for name, codes in zip(ENCODER_INPUTS, self._codes, strict=True):
+            self._binding.bind_input(name, "cpu", 0, codes.dtype, codes.shape, codes.ctypes.data)
+        self._binding.bind_output("user", "cpu", 0, self._user.dtype, self._user.shape, self._user.ctypes.data)
+
+    def run(self, history: History) -> NDArray[np.float32]:
+        """Return the user vector (D,) of a history."""
+        for codes, given in zip(
+            self._codes, (history.rows, history.events, history.devices, history.gaps), strict=True
+        ):
+            codes[0] = given
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as cause:  # onnxruntime's errors share no base besides Exception
+            raise _failed(cause) from cause
+        user: NDArray[np.float32] = self._user[0].copy()
+        return user
 
 
 class _ScorerCall:
@@ -227,6 +250,12 @@ def _check_names(session: Any, name: str, inputs: Sequence[str], outputs: Sequen
         raise BundleDamaged(
             "bundle.graph_malformed", f"{name} has inputs {sorted(found[0])} and outputs {sorted(found[1])}"
         )
+
+
+def _finite(users: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(users).all():
+        raise BundleDamaged("bundle.graph_failed", "encoder.onnx gave a user vector that is not finite")
+    return users
 
 
 def _run(session: Any, outputs: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:

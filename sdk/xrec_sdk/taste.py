@@ -59,13 +59,15 @@ def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:
     bought = [(row, event.at_ms) for event, row in on_items if event.event in again]
     vocabulary = manifest.vocabulary
     known = [(event, row) for event, row in on_items if event.event in event_code]
+    most = vocabulary.max_history + 1
     if not vocabulary.distinct_items:
-        known = known[-vocabulary.max_history - 1 :]
+        known = known[-most:]
     all_events, all_rows = (*taste.events, *(event for event, _ in known)), _join(taste.rows, [row for _, row in known])
-    counted = last_of_each(all_rows) if vocabulary.distinct_items else np.arange(len(all_rows))
-    keep = counted[-vocabulary.max_history - 1 :]
+    keep: slice | NDArray[np.int64] = slice(-most, None)
+    if vocabulary.distinct_items:
+        keep = last_of_each(all_rows)[-most:]
     return Taste(
-        events=tuple(all_events[place] for place in keep),
+        events=all_events[keep] if isinstance(keep, slice) else tuple(all_events[place] for place in keep.tolist()),
         rows=all_rows[keep],
         event_codes=_join(taste.event_codes, [event_code[event.event] for event, _ in known])[keep],
         device_codes=_join(taste.device_codes, [device_code.get(event.device, 0) for event, _ in known])[keep],
@@ -125,9 +127,7 @@ def forbid(bias: Bias, rows: NDArray[np.int32]) -> Bias:
     """Return the bias with these rows forbidden (-inf); rows may repeat."""
     if not len(rows):
         return bias
-    forbidden = np.unique(rows)
-    keep = ~np.isin(bias[0], forbidden)
-    values = np.concatenate([bias[1][keep], np.full(len(forbidden), -np.inf, dtype=np.float32)])
-    joined = np.concatenate([bias[0][keep], forbidden]).astype(np.int32)
-    order = np.argsort(joined)
-    return joined[order], values[order]
+    joined = np.concatenate([rows, bias[0]], dtype=np.int32)
+    values = np.concatenate([np.full(len(rows), -np.inf, dtype=np.float32), bias[1]])
+    distinct, first = np.unique(joined, return_index=True)
+    return distinct, values[first]
