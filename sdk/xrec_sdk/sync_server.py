@@ -1,0 +1,411 @@
+"""What a server does with a profile: every function takes values and returns what the store must write.
+
+The caller runs each in one transaction under the profile's row lock: load what the function asks for, call it, write
+what it returns (purge, drops, puts, history), and only then answer. Rules, in the order in which they are applied:
+
+1. A push of another generation, with a gap, of a copied device or not checked against forgotten erasures is refused
+   whole; nothing of it is applied.
+2. An operation at or below the device's high water is acknowledged again and not applied.
+3. An operation that can't stand is rejected for good and counts as had: nothing wedges the queue.
+4. Each applied operation that changes a row gets the profile's next seq.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from xrec_sdk import sync
+from xrec_sdk.sync import LIMITS, Head, Key, Limits, Op, Page, Push, PushAnswer, Registered, Row
+from xrec_sdk.sync_merge import (
+    Consent,
+    Criteria,
+    clamp,
+    consent_body,
+    consent_of_op,
+    consent_of_row,
+    criteria,
+    digest_change,
+    digest_of,
+    digest_text,
+    join_consent,
+    order_ms,
+    print_of,
+    takes,
+    winner,
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile's one row in the store: its head, the digest of its rows, and how many events it holds."""
+
+    head: Head = field(default_factory=Head)
+    digest: int = 0
+    events: int = 0
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What became of an operation that its device may send again: its print, and the code if it was rejected."""
+
+    dseq: int
+    print: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered device's one row: ``first`` and ``recent`` reach from its last push; ``passed`` is its cursor."""
+
+    id: str
+    high_water: int = 0
+    first: int = 1
+    recent: tuple[Recent, ...] = ()
+    passed: int = 0
+    contact_ms: int = 0
+
+
+@dataclass(frozen=True)
+class History:
+    """One line of the append-only history of consent."""
+
+    received_ms: int
+    device: str
+    dseq: int
+    purpose: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What the store writes: purge (all rows but consents of a lower epoch), drop, put, append, in this order."""
+
+    profile: Profile
+    device: Device | None = None
+    purge_below_epoch: int | None = None
+    drop: tuple[Key, ...] = ()
+    put: tuple[Row, ...] = ()
+    history: tuple[History, ...] = ()
+    removed_devices: tuple[str, ...] = ()
+
+
+def wanted(push: Push) -> tuple[frozenset[Key], Criteria | None]:
+    """Return what ``accept`` must be given of a push: rows by key, and the events that an erasure will take.
+
+    Beside these it is given every consent row and every erase row.
+    """
+    keys = frozenset(Key(op.kind, op.id) for op in push.ops if op.kind != "nop")
+    erasure = push.ops[-1] if push.ops and push.ops[-1].kind == "erase" else None
+    try:
+        return keys, criteria(erasure.body) if erasure else None
+    except (ValueError, TypeError):
+        return keys, None
+
+
+def accept(
+    profile: Profile, device: Device, push: Push, known: Mapping[Key, Row], now_ms: int, limits: Limits = LIMITS
+) -> tuple[PushAnswer, Writes | None]:
+    """Return the answer to a push and what must be committed before it is given; None where nothing changes."""
+    code = _refusal(profile.head, device, push, limits)
+    if code:
+        return PushAnswer(profile.head, now_ms, device.high_water, code=code), None
+    work = _Work(profile, device, push, dict(known), now_ms, limits)
+    acks: list[tuple[int, int]] = []
+    rejected = [(recent.dseq, recent.code) for recent in device.recent if recent.code and recent.dseq >= push.first]
+    again = {dseq for dseq, _ in rejected}
+    recent = [one for one in device.recent if one.dseq >= push.first]
+    for op in push.ops:
+        if op.dseq > device.high_water:
+            failure = work.apply(op)
+            recent.append(Recent(op.dseq, print_of(op), failure))
+            if failure:
+                rejected.append((op.dseq, failure))
+                continue
+        elif op.dseq in again:
+            continue
+        acks.append((op.dseq, work.head.seq))
+    high_water = max(device.high_water, push.first + len(push.ops) - 1)
+    seen = replace(
+        device,
+        high_water=high_water,
+        first=push.first,
+        recent=tuple(recent),
+        passed=max(device.passed, push.checked),
+        contact_ms=now_ms,
+    )
+    answer = PushAnswer(work.head, now_ms, high_water, tuple(acks), tuple((d, c) for d, c in rejected if c))
+    return answer, work.writes(seen)
+
+
+def _refusal(head: Head, device: Device, push: Push, limits: Limits) -> str | None:
+    if push.v != sync.VERSION:
+        return sync.VERSION_UNKNOWN
+    if len(push.ops) > limits.push_ops:
+        return sync.TOO_LARGE
+    if not _is_in_order(push):
+        return sync.MALFORMED
+    if push.generation != head.generation:
+        return sync.GENERATION
+    if push.first > device.high_water + 1:
+        return sync.GAP
+    if push.first < device.first or _is_copied(device, push):
+        return sync.COPIED
+    if push.checked < head.forgotten:
+        return sync.BEHIND
+    return None
+
+
+def _is_in_order(push: Push) -> bool:
+    numbers = all(op.dseq == push.first + place for place, op in enumerate(push.ops))
+    return push.first >= 1 and numbers and all(op.kind != "erase" for op in push.ops[:-1])
+
+
+def _is_copied(device: Device, push: Push) -> bool:
+    prints = {recent.dseq: recent.print for recent in device.recent}
+    pairs = ((prints.get(op.dseq, ""), print_of(op)) for op in push.ops)
+    return any(had and given and had != given for had, given in pairs)
+
+
+class _Work:
+    """A push as it is applied, operation by operation, to the rows that are known."""
+
+    def __init__(
+        self, profile: Profile, device: Device, push: Push, known: dict[Key, Row], now_ms: int, limits: Limits
+    ) -> None:
+        self.profile, self.device, self.push, self.known = profile, device, push, known
+        self.head, self.now_ms, self.limits = profile.head, now_ms, limits
+        self.was = dict(known)
+        self.history: list[History] = []
+        self.purge: int | None = None
+
+    def apply(self, op: Op) -> str | None:
+        """Apply one operation; return the code of its rejection."""
+        if len(op.body.encode()) > self.limits.body_bytes or not len(op.id) <= self.limits.id_characters:
+            return sync.BAD_BODY
+        match op.kind:
+            case "nop":
+                return None
+            case "consent":
+                return self._consent(op)
+            case "erase":
+                return self._erase(op)
+            case "event":
+                return self._event(op)
+        return self._register(op)
+
+    def _consent(self, op: Op) -> str | None:
+        try:
+            said = consent_of_op(op, self.device.id)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return sync.BAD_BODY
+        hlc = clamp(op.hlc, self.now_ms, self.limits.ahead_ms)
+        held = self.known.get(Key("consent", op.id))
+        joined = join_consent(consent_of_row(held), replace(said, hlc=hlc))
+        self._put(replace(op, hlc=joined.hlc, body=consent_body(joined)), joined.device)
+        self.history.append(History(self.now_ms, self.device.id, op.dseq, op.id, op.body))
+        return None
+
+    def _erase(self, op: Op) -> str | None:
+        try:
+            erasure = criteria(op.body)
+        except (ValueError, TypeError):
+            return sync.BAD_BODY
+        if erasure.is_everything:
+            self._begin_epoch(max(self.head.epoch, op.epoch) + 1, (self.device.id, op.dseq))
+        elif op.key not in self.known:
+            for key in [row.key for row in self.known.values() if row.kind == "event" and takes(erasure, row.body)]:
+                del self.known[key]
+            self._put(op, self.device.id)
+        return None
+
+    def _begin_epoch(self, epoch: int, erased_by: tuple[str, int]) -> None:
+        self.head = replace(self.head, epoch=epoch, erased_by=erased_by, seq=self.head.seq + 1)
+        self.known = {key: row for key, row in self.known.items() if key.kind == "consent"}
+        self.purge = epoch
+
+    def _event(self, op: Op) -> str | None:
+        at_ms = _event_time(op)
+        if at_ms is None:
+            return sync.BAD_BODY
+        failure = self._unwelcome(op)
+        if failure:
+            return failure
+        if at_ms < self.now_ms - self.limits.retention_ms:
+            return sync.TOO_OLD
+        if any(self._is_erased_by(row, op) for row in self.known.values() if row.kind == "erase"):
+            return sync.ERASED
+        if op.key not in self.known:
+            self._put(op, self.device.id, order_ms(at_ms, op.contact_ms, self.now_ms))
+        return None
+
+    def _is_erased_by(self, erasure: Row, op: Op) -> bool:
+        is_own_earlier = erasure.device == self.device.id and erasure.dseq < op.dseq
+        is_unchecked = erasure.seq > self.push.checked and not is_own_earlier
+        return is_unchecked and takes(criteria(erasure.body), op.body)
+
+    def _register(self, op: Op) -> str | None:
+        failure = self._unwelcome(op)
+        if failure:
+            return failure
+        hlc = clamp(op.hlc, self.now_ms, self.limits.ahead_ms)
+        held = self.known.get(op.key)
+        given = self._row(replace(op, hlc=hlc), self.device.id)
+        kept = winner(held, given)
+        if kept != held:
+            self._put(replace(op, hlc=kept.hlc), self.device.id)
+        return None
+
+    def _unwelcome(self, op: Op) -> str | None:
+        if op.epoch != self.head.epoch:
+            return sync.OLD_EPOCH
+        is_granted = all(self._consent_of(purpose).is_granted for purpose in ("sync", op.purpose))
+        return None if is_granted else sync.NO_CONSENT
+
+    def _consent_of(self, purpose: str) -> Consent:
+        return consent_of_row(self.known.get(Key("consent", purpose)))
+
+    def _row(self, op: Op, device: str, ranked_ms: int = 0) -> Row:
+        seq = self.head.seq + 1
+        return Row(seq, op.kind, op.id, self.head.epoch, op.hlc, device, op.dseq, ranked_ms, self.now_ms, op.body)
+
+    def _put(self, op: Op, device: str, ranked_ms: int = 0) -> None:
+        row = self._row(op, device, ranked_ms)
+        self.head = replace(self.head, seq=row.seq)
+        self.known[row.key] = row
+
+    def writes(self, device: Device | None) -> Writes:
+        """Return the difference between the rows that were known and those that are now."""
+        put = tuple(row for key, row in self.known.items() if self.was.get(key) != row)
+        gone = tuple(row for key, row in self.was.items() if self.known.get(key) != row)
+        events = self.profile.events + _count_events(put) - _count_events(gone)
+        digest = digest_change(self.profile.digest, put, gone)
+        if self.purge is not None:
+            events, digest = 0, digest_of(self.known.values())
+        drop = tuple(row.key for row in gone if row.key not in self.known and self.purge is None)
+        profile = Profile(self.head, digest, events)
+        return Writes(profile, device, self.purge, drop, put, tuple(self.history))
+
+
+def _event_time(op: Op) -> int | None:
+    """Return an event's claimed time; None where its body is not that of an event."""
+    try:
+        body = json.loads(op.body)
+        is_event = body["id"] == op.id and isinstance(body["item_id"], str) and isinstance(body["event"], str)
+        return body["at_ms"] if is_event and type(body["at_ms"]) is int else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _count_events(rows: Iterable[Row]) -> int:
+    return sum(row.kind == "event" for row in rows)
+
+
+def page(
+    profile: Profile,
+    device: Device,
+    after: int,
+    generation: int,
+    rows: Sequence[Row],
+    now_ms: int,
+    limits: Limits = LIMITS,
+) -> tuple[Page, Writes]:
+    """Return a page of changes and the device's row; ``rows`` are the first ``page_rows + 1`` after ``after``, by seq.
+
+    A cursor of another generation, or beyond the profile's, gets no rows and the code that says so.
+    """
+    head = profile.head
+    code = sync.GENERATION if generation != head.generation or after > head.seq else None
+    more = len(rows) > limits.page_rows
+    given = () if code else tuple(rows[: limits.page_rows])
+    reached = given[-1].seq if more and given else head.seq
+    passed = device.passed if code else max(device.passed, after)
+    seen = replace(device, passed=passed, contact_ms=now_ms)
+    digest = "" if more or code else digest_text(profile.digest)
+    answer = Page(head, now_ms, device.high_water, after, given, after if code else reached, more, digest, code)
+    return answer, Writes(profile, seen)
+
+
+def register(
+    profile: Profile, device: str, former: Device | None, checked: int, generation: int, now_ms: int
+) -> tuple[Registered, Writes]:
+    """Return the answer to a device that asks for a name, ``device`` being a new random one, and what is written.
+
+    ``former`` is the record of the name that it had; ``checked`` and ``generation`` what it says of itself.
+    """
+    is_same = generation == profile.head.generation and former is not None
+    fresh = Device(device, passed=min(checked, profile.head.seq) if is_same else 0, contact_ms=now_ms)
+    prints = tuple((recent.dseq, recent.print) for recent in former.recent) if former else ()
+    high_water = former.high_water if former else 0
+    answer = Registered(profile.head, now_ms, device, high_water, prints, former is not None)
+    return answer, Writes(profile, fresh)
+
+
+def compact(
+    profile: Profile,
+    events: Sequence[Row],
+    erasures: Sequence[Row],
+    devices: Sequence[Device],
+    now_ms: int,
+    limits: Limits = LIMITS,
+) -> Writes:
+    """Return what retention takes: the oldest events by seq, erasures that all have passed, devices whose lease ended.
+
+    ``events`` are the oldest by seq, at least all that arrived before the retention and all beyond ``max_events``;
+    ``erasures`` and ``devices`` are all that there are.
+    """
+    ended_ms = now_ms - limits.lease_ms - limits.lease_grace_ms
+    ended = tuple(device.id for device in devices if device.contact_ms < ended_ms)
+    spare = max(0, profile.events - limits.max_events)
+    retired = [
+        row for place, row in enumerate(events) if place < spare or row.received_ms < now_ms - limits.retention_ms
+    ]
+    head = profile.head
+    passed = min((device.passed for device in devices if device.id not in ended), default=head.seq)
+    forgotten = [row for row in erasures if row.seq <= passed]
+    gone = [*retired, *forgotten]
+    head = replace(
+        head,
+        floor=max([head.floor, *(row.seq for row in retired)]),
+        forgotten=max([head.forgotten, *(row.seq for row in forgotten)]),
+    )
+    kept = Profile(head, digest_change(profile.digest, dropped=gone), profile.events - len(retired))
+    return Writes(kept, drop=tuple(row.key for row in gone), removed_devices=ended)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What must be kept apart from the backups, so that a restore brings back nothing that was erased."""
+
+    generation: int = 1
+    epoch: int = 1
+    erased_by: tuple[str, int] = ("", 0)
+    erasures: tuple[Row, ...] = ()
+
+
+def ledger_after(ledger: Ledger, writes: Writes) -> Ledger:
+    """Return the ledger that must be written with (or before) ``writes``."""
+    erasures = tuple(row for row in writes.put if row.kind == "erase")
+    head = writes.profile.head
+    return replace(ledger, epoch=head.epoch, erased_by=head.erased_by, erasures=ledger.erasures + erasures)
+
+
+def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: int) -> tuple[Ledger, Writes]:
+    """Return the ledger and the writes that make a profile restored from a backup usable: a new generation.
+
+    ``rows`` are all that the backup holds. Erasures that it does not know are applied again.
+    """
+    head = replace(profile.head, generation=ledger.generation + 1, base=profile.head.seq)
+    work = _Work(Profile(head, profile.digest, profile.events), Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
+    if ledger.epoch > head.epoch:
+        work._begin_epoch(ledger.epoch, ledger.erased_by)
+    for erasure in ledger.erasures:
+        is_missing = erasure.key not in work.known and erasure.seq > head.base
+        if is_missing and erasure.epoch >= head.epoch:
+            work.device = Device(erasure.device)
+            work._erase(Op(erasure.dseq, "erase", erasure.id, erasure.epoch, erasure.hlc, 0, "sync", erasure.body))
+    return replace(ledger, generation=head.generation), work.writes(None)
+
+
+_NO_PUSH = Push(sync.VERSION, "", 0, 0, 1, ())
