@@ -14,7 +14,7 @@ from xrec_sdk.history import History, RepeatRule, Vocabulary
 
 VOCABULARY = Vocabulary(("view", "purchase"), ("phone", "pc"), max_history=20)
 WIDTH = 64
-JOINED = ("blocks.0.query", "blocks.0.key", "blocks.0.value")
+JOINED = ("blocks.0.query.weight", "blocks.0.key.weight", "blocks.0.value.weight")
 
 
 class SmallEncoder(nn.Module):
@@ -48,12 +48,10 @@ def make_encoder(seed: int = 0) -> SmallEncoder:
 def with_int8_weights(encoder: nn.Module) -> nn.Module:
     """Return a copy whose big weights are rounded as the bundle stores them; joined ones are one matrix there."""
     rounded = copy.deepcopy(encoder)
-    for name, module in rounded.named_modules():
-        if not isinstance(module, (nn.Linear, nn.Embedding)):
-            continue
-        if module.weight.numel() >= LEAST_INT8_WEIGHTS or name.endswith(JOINED):
-            quantized, scale = quantize_rows(module.weight.detach().numpy())
-            module.weight.data = torch.from_numpy(quantized.astype(np.float32) * scale[:, None])
+    for name, parameter in rounded.named_parameters():
+        if parameter.ndim == 2 and (parameter.numel() >= LEAST_INT8_WEIGHTS or name.endswith(JOINED)):
+            quantized, scale = quantize_rows(parameter.detach().numpy())
+            parameter.data = torch.from_numpy(quantized.astype(np.float32) * scale[:, None])
     return rounded
 
 

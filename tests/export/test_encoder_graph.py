@@ -50,7 +50,7 @@ def session(name: str, level: str) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", ["small", *ENCODERS])
+@pytest.mark.parametrize("name", ["small", "lowpass"])
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 2), (1, 20), (3, 7), (20, 19)])
 def test_the_graph_computes_what_torch_computes(name: str, level: str, batch: int, length: int) -> None:

@@ -3,6 +3,8 @@
 It has no notion of order besides recency. Where a user's taste shows in hundreds of events and changes slowly, as in
 groceries, and where users are too few to learn sequences from, that is enough (Steck, "Embarrassingly Shallow
 Autoencoders", WWW 2019; the low rank comes from the width).
+
+Mean pooling is a case of it: with worths and rate of 0 the pool is the mean times the root of the number of events.
 """
 
 # B histories, L events, D width

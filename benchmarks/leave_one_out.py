@@ -1,8 +1,10 @@
-"""Leave-one-out on Amazon Beauty as the published tables use it: prepare, fit, evaluate.
+"""Leave-one-out on Amazon Beauty or LastFM as the published tables use them: prepare, fit, evaluate.
 
-The file is `Beauty.txt` of the S3-Rec preprocessing of Amazon 2014 (McAuley et al.): a line is `user item item ...`
-in time order. Get it from the S3-Rec repository's data folder, put it in `$XREC_DATA/amazon-beauty/`, then run
-`python benchmarks/beauty.py --out build/beauty`. The file has no time stamps: event number n is written as day n.
+The files are `Beauty.txt` and `LastFM.txt` of the S3-Rec preprocessing (Zhou et al., CIKM 2020): a line is
+`user item item ...` in time order. Get them from the S3-Rec repository's data folder, put them in
+`$XREC_DATA/amazon-beauty/` and `$XREC_DATA/lastfm/`, then run
+`python benchmarks/leave_one_out.py --data beauty --out build/beauty`. The files have no time stamps: event number n is
+written as day n.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+FILES = {"beauty": "amazon-beauty/Beauty.txt", "lastfm": "lastfm/LastFM.txt"}
 SOURCES = """\
 [[source]]
-name = "beauty"
+name = "interactions"
 files = "events.csv"
 columns = { user_id = "user", item_id = "item", at = "at" }
 constants = { device = "pc", event = "purchase" }
@@ -29,12 +32,13 @@ duplicates = "keep"
 def main() -> None:
     """Write the events, then run xrec's own commands on them."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=FILES, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--setting", action="append", default=[])
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    lines = (Path(os.environ["XREC_DATA"]) / "amazon-beauty" / "Beauty.txt").read_text().splitlines()
+    lines = (Path(os.environ["XREC_DATA"]) / FILES[arguments.data]).read_text().splitlines()
     with (out / "events.csv").open("w") as events:
         events.write("user,item,at\n")
         for user, *items in map(str.split, lines):
