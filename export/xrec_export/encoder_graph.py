@@ -21,7 +21,7 @@ from xrec_export.quantize import QuantizedTable, quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
 """Smaller matrices stay float32: they weigh little, and rounding the demo's one of 64 x 64 kept .985 of its top 10.
-Filters of a convolution, of three axes, stay so too: 16 of 5 events at width 64 are the largest that an encoder here has."""
+Filters of a convolution, of three axes, stay so too: the largest that an encoder here has is of 16 x 64 x 5."""
 
 
 def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
