@@ -203,7 +203,7 @@ class _Work:
         hlc = clamp(op.hlc, self.now_ms, self.limits.ahead_ms)
         held = self.known.get(Key("consent", op.id))
         joined = join_consent(consent_of_row(held), replace(said, hlc=hlc))
-        self._put(replace(op, hlc=joined.hlc, body=consent_body(joined)), joined.device)
+        self.put(replace(op, hlc=joined.hlc, body=consent_body(joined)), joined.device)
         self.history.append(History(self.now_ms, self.device.id, op.dseq, op.id, op.body))
         return None
 
@@ -213,14 +213,19 @@ class _Work:
         except (ValueError, TypeError):
             return sync.BAD_BODY
         if erasure.is_everything:
-            self._begin_epoch(max(self.head.epoch, op.epoch) + 1, (self.device.id, op.dseq))
+            self.begin_epoch(max(self.head.epoch, op.epoch) + 1, (self.device.id, op.dseq))
         elif op.key not in self.known:
-            for key in [row.key for row in self.known.values() if row.kind == "event" and takes(erasure, row.body)]:
-                del self.known[key]
-            self._put(op, self.device.id)
+            self.erase_events(erasure)
+            self.put(op, self.device.id)
         return None
 
-    def _begin_epoch(self, epoch: int, erased_by: tuple[str, int]) -> None:
+    def erase_events(self, erasure: Criteria) -> None:
+        """Delete the events that an erasure takes."""
+        for key in [row.key for row in self.known.values() if row.kind == "event" and takes(erasure, row.body)]:
+            del self.known[key]
+
+    def begin_epoch(self, epoch: int, erased_by: tuple[str, int]) -> None:
+        """Erase the whole profile but its consents."""
         self.head = replace(self.head, epoch=epoch, erased_by=erased_by, seq=self.head.seq + 1)
         self.known = {key: row for key, row in self.known.items() if key.kind == "consent"}
         self.purge = epoch
@@ -237,7 +242,7 @@ class _Work:
         if any(self._is_erased_by(row, op) for row in self.known.values() if row.kind == "erase"):
             return sync.ERASED
         if op.key not in self.known:
-            self._put(op, self.device.id, order_ms(at_ms, op.contact_ms, self.now_ms))
+            self.put(op, self.device.id, order_ms(at_ms, op.contact_ms, self.now_ms))
         return None
 
     def _is_erased_by(self, erasure: Row, op: Op) -> bool:
@@ -254,7 +259,7 @@ class _Work:
         given = self._row(replace(op, hlc=hlc), self.device.id)
         kept = winner(held, given)
         if kept != held:
-            self._put(replace(op, hlc=kept.hlc), self.device.id)
+            self.put(replace(op, hlc=kept.hlc), self.device.id)
         return None
 
     def _unwelcome(self, op: Op) -> str | None:
@@ -270,7 +275,8 @@ class _Work:
         seq = self.head.seq + 1
         return Row(seq, op.kind, op.id, self.head.epoch, op.hlc, device, op.dseq, ranked_ms, self.now_ms, op.body)
 
-    def _put(self, op: Op, device: str, ranked_ms: int = 0) -> None:
+    def put(self, op: Op, device: str, ranked_ms: int = 0) -> None:
+        """Give an operation the next place in the profile."""
         row = self._row(op, device, ranked_ms)
         self.head = replace(self.head, seq=row.seq)
         self.known[row.key] = row
@@ -381,31 +387,50 @@ class Ledger:
     generation: int = 1
     epoch: int = 1
     erased_by: tuple[str, int] = ("", 0)
+    forgotten: int = 0
     erasures: tuple[Row, ...] = ()
+    consents: tuple[Row, ...] = ()
 
 
 def ledger_after(ledger: Ledger, writes: Writes) -> Ledger:
     """Return the ledger that must be written with (or before) ``writes``."""
-    erasures = tuple(row for row in writes.put if row.kind == "erase")
     head = writes.profile.head
-    return replace(ledger, epoch=head.epoch, erased_by=head.erased_by, erasures=ledger.erasures + erasures)
+    erasures = {row.key: row for row in (*ledger.erasures, *writes.put) if row.kind == "erase"}
+    consents = {row.key: row for row in (*ledger.consents, *writes.put) if row.kind == "consent"}
+    return Ledger(
+        ledger.generation,
+        head.epoch,
+        head.erased_by,
+        head.forgotten,
+        tuple(erasures.values()),
+        tuple(consents.values()),
+    )
 
 
 def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: int) -> tuple[Ledger, Writes]:
     """Return the ledger and the writes that make a profile restored from a backup usable: a new generation.
 
-    ``rows`` are all that the backup holds. Erasures that it does not know are applied again.
+    ``rows`` are all that the backup holds. Erasures that it does not know are applied again, the register of each
+    purpose is joined. Write the ledger first.
     """
     head = replace(profile.head, generation=ledger.generation + 1, base=profile.head.seq)
-    work = _Work(Profile(head, profile.digest, profile.events), Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
+    work = _Work(replace(profile, head=head), Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
+    for row in ledger.consents:
+        joined = join_consent(consent_of_row(work.known.get(row.key)), consent_of_row(row))
+        if consent_body(joined) != consent_body(consent_of_row(work.known.get(row.key))):
+            work.put(_op_of(row, consent_body(joined)), row.device)
     if ledger.epoch > head.epoch:
-        work._begin_epoch(ledger.epoch, ledger.erased_by)
-    for erasure in ledger.erasures:
-        is_missing = erasure.key not in work.known and erasure.seq > head.base
-        if is_missing and erasure.epoch >= head.epoch:
-            work.device = Device(erasure.device)
-            work._erase(Op(erasure.dseq, "erase", erasure.id, erasure.epoch, erasure.hlc, 0, "sync", erasure.body))
+        work.begin_epoch(ledger.epoch, ledger.erased_by)
+    for row in ledger.erasures:
+        if row.seq > head.base and row.epoch == ledger.epoch:
+            work.erase_events(criteria(row.body))
+            if row.seq > ledger.forgotten and row.key not in work.known:
+                work.put(_op_of(row, row.body), row.device)
     return replace(ledger, generation=head.generation), work.writes(None)
+
+
+def _op_of(row: Row, body: str) -> Op:
+    return Op(row.dseq, row.kind, row.id, row.epoch, row.hlc, 0, "sync", body)
 
 
 _NO_PUSH = Push(sync.VERSION, "", 0, 0, 1, ())
