@@ -1,7 +1,7 @@
 /** `@xrec/sdk/core`: xrec in pure JavaScript, without WebAssembly and without eval: strict CSPs, mini-programs, jitless. */
 
 import { platformCrypto } from "./crypto";
-import { UsageError } from "./errors";
+import { ProfileError } from "./errors";
 import { load, type Host, type LoadOptions } from "./load";
 import { createCoreSession } from "./onnx/engine";
 import { Recommender as Loaded } from "./recommender";
@@ -17,7 +17,7 @@ const host: Host<BundleLocation> = {
   createSession: createCoreSession,
   openSource: webSource,
   async openProfile(name) {
-    throw new UsageError("usage.profile", `profile is ${JSON.stringify(name)}; core knows no files: pass a ProfileStore`);
+    throw new ProfileError("profile.unavailable", `core has no place for ${JSON.stringify(name)}: pass a ProfileStore`);
   },
 };
 

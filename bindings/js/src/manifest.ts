@@ -84,6 +84,9 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (isNewer(minimumSdk, VERSION)) {
     throw new BundleUnsupported("bundle.sdk_too_old", `the bundle needs SDK ${minimumSdk}; this one is ${VERSION}`);
   }
+  if (top.values.ranker != null) {
+    throw new BundleUnsupported("bundle.ranker_context", "the bundle holds a ranker, whose context this SDK can't give");
+  }
   const itemCount = top.integer("item_count", 1, MAX_ITEMS);
   const width = top.integer("width", 1, MAX_WIDTH);
   const files = readFiles(top.child("files"));

@@ -2,7 +2,7 @@
 
 const decoder = typeof TextDecoder === "function" ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }) : null;
 const encoder = typeof TextEncoder === "function" ? new TextEncoder() : null;
-const LONE_SURROGATE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
+const LONE_SURROGATE = /[\ud800-\udfff]/u; // with u, a whole pair is one character
 
 /** Return whether a text holds half of a surrogate pair, which has no bytes in UTF-8. */
 export function hasLoneSurrogate(text: string): boolean {

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
 import { BundleDamaged, checkConformance, Recommender, UsageError } from "../src/node";
-import { INDEX, VECTORS, zipOf } from "./vectors";
+import { damagedZip, INDEX, VECTORS, zipOf } from "./vectors";
+import { codeOf as refusal } from "./walk";
 
 const OPTIONS = { trustedKeys: [INDEX.key] };
 let folder: string;
@@ -55,6 +56,12 @@ test("nothing at the path, and a file too many, have their codes", async () => {
   expect(await codeOf(join(folder, "none"))).toBe("bundle.not_found");
   writeFileSync(join(path, "extra"), "");
   expect(await codeOf(path)).toBe("bundle.file_extra");
+});
+
+test("a bundle with a ranker is for another SDK", async () => {
+  const steps = [{ op: "manifest", path: ["ranker"], value: { events: ["view"], horizon_ms: 1, context: ["hour"] } }];
+  const recipe = { name: "ranker", code: "bundle.ranker_context", steps, resign: true as const };
+  expect(await refusal(Recommender.load, damagedZip(recipe), INDEX.key, recipe)).toBe(recipe.code);
 });
 
 test("threads must be a whole number", async () => {

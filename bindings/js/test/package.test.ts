@@ -87,6 +87,16 @@ test("what is packed is the build and the README, and nothing of this machine", 
   }
 });
 
+test("the README's map says of each file what its first sentence says", () => {
+  const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
+  const files = ["src", "src/onnx"].flatMap((home) => readdirSync(join(PACKAGE, home)).map((name) => `${home}/${name}`));
+  for (const file of files.filter((name) => name.endsWith(".ts"))) {
+    const [, comment] = /^\/\*\*([^]*?)\*\//.exec(readFileSync(join(PACKAGE, file), "utf8"))!;
+    const [sentence] = comment.replace(/\n \* ?/g, " ").trim().split(/(?<=[.]) /);
+    expect(readme).toContain(`| ${file} | ${sentence} |`);
+  }
+});
+
 test("publint finds nothing", async () => {
   const { messages } = await publint({ pkgDir: PACKAGE, strict: true });
   expect(messages).toEqual([]);

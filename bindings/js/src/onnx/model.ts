@@ -108,7 +108,7 @@ function readTensor(bytes: Uint8Array, items: Uint8Array): { name: string; tenso
   let [type, name, location]: [number, string, number] = [0, "", 0];
   let raw: Uint8Array | null = null;
   for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) dims.push(...varintsOf(field));
+    if (field.number === 1) dims.push(...varintsOf(field).map((size) => size | 0)); // see dimsOf
     if (field.number === 2) type = field.value;
     if (field.number === 4) listed.push(...floatsOf(field));
     if (field.number === 5 || field.number === 7) listed.push(...varintsOf(field));

@@ -6,6 +6,7 @@ import { gemm, matMul, matMulInteger } from "./products";
 import { cumSum, layerNorm, reduce, softmax, topK } from "./reductions";
 import {
   concat,
+  dimsOf,
   gather,
   int64,
   range,
@@ -61,7 +62,7 @@ const MAKERS: Readonly<Record<string, Make>> = {
     if (attributes.number("exclusive", 0) || attributes.number("reverse", 0)) throw new Error("CumSum from the end");
     return (x, axis) => cumSum(x, axis.data[0]);
   },
-  Expand: () => (x, shape) => expand(x, [...shape.data]),
+  Expand: () => (x, shape) => expand(x, dimsOf(shape.data)),
   Gather: (attributes) => (x, indices) => gather(x, indices, attributes.number("axis", 0)),
   GatherElements: (attributes) => (x, indices) => {
     if (x.dims.length !== 1) throw new Error("GatherElements of more than one axis"); // there it is Gather

@@ -17,7 +17,7 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   ReduceMax: { start: -Infinity, next: (sum, x) => (x > sum ? x : sum) },
 };
 
-/** Reduce along axes, all where none is named; sums run in order and are rounded to float32 at each step. */
+/** Reduce along axes, all where none is named; sums before the last axis run in order, rounded to float32 at each step. */
 export function reduce(operator: string, x: Tensor, axes: readonly number[], keepsDims: boolean): Tensor {
   const rank = x.dims.length;
   const reduced = new Set(axes.length ? axes.map((axis) => axisOf(axis, rank)) : x.dims.keys());
@@ -28,10 +28,14 @@ export function reduce(operator: string, x: Tensor, axes: readonly number[], kee
   const out = zeros(x.type, dims);
   out.data.fill(start);
   for (let row = 0; row < outer; row++) {
-    for (let step = 0; step < middle; step++) {
-      const [at, from] = [row * inner, (row * middle + step) * inner];
+    for (let step = 0; step < middle && inner > 1; step++) {
+      const at = row * inner;
+      const from = (row * middle + step) * inner;
       for (let i = 0; i < inner; i++) out.data[at + i] = next(out.data[at + i], data[from + i]);
     }
+    let sum = start;
+    for (let from = row * middle; inner === 1 && from < (row + 1) * middle; from++) sum = next(sum, data[from]);
+    if (inner === 1) out.data[row] = sum;
   }
   if (operator === "ReduceMean") for (let at = 0; at < out.data.length; at++) out.data[at] /= middle;
   return out;

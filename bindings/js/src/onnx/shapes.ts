@@ -7,13 +7,18 @@ export function int64(values: readonly number[], dims: readonly number[] = [valu
   return { type: Type.int64, dims, data: Float64Array.from(values) };
 }
 
+/** Return a shape out of a tensor; sizes that are doubles would make doubles of all indices, at half the speed. */
+export function dimsOf(shape: Data): number[] {
+  return Array.from(shape, (size) => size | 0);
+}
+
 /** View the elements in another shape: -1 is what is left, 0 the old size unless `allowsZero`. */
 export function reshape(x: Tensor, shape: Data, allowsZero: boolean): Tensor {
-  const dims = Array.from(shape, (size, axis) => (size === 0 && !allowsZero ? x.dims[axis] : size));
+  const dims = dimsOf(shape).map((size, axis) => (size === 0 && !allowsZero ? x.dims[axis] : size));
   const open = dims.indexOf(-1);
   if (open >= 0) {
     dims[open] = 1;
-    dims[open] = x.data.length / sizeOf(dims);
+    dims[open] = x.data.length / sizeOf(dims); // not a whole number, where the elements don't fit
   }
   if (!dims.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(dims) !== x.data.length) {
     throw new Error(`${x.data.length} elements don't fit the shape ${dims.join()}`);
@@ -71,11 +76,11 @@ export function slice(x: Tensor, starts: Data, ends: Data, axes: Data | null, st
   let from = 0;
   starts.forEach((start: number, place: number) => {
     const axis = axisOf(axes ? axes[place] : place, dims.length);
-    const [size, step] = [x.dims[axis], steps ? steps[place] : 1];
+    const [size, step] = [x.dims[axis], steps ? steps[place] | 0 : 1];
     const [least, most] = step > 0 ? [0, size] : [-1, size - 1];
     const clamp = (value: number) => Math.min(most, Math.max(least, value < 0 ? value + size : value));
     const [first, end] = [Math.max(0, clamp(start)), clamp(ends[place])];
-    dims[axis] = Math.max(0, Math.ceil((end - first) / step));
+    dims[axis] = Math.max(0, Math.ceil((end - first) / step)) | 0;
     from += first * strides[axis];
     strides[axis] *= step;
   });
