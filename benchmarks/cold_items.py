@@ -20,7 +20,7 @@ from xrec_trainer import content, dataset
 from xrec_trainer.baselines import baseline
 from xrec_trainer.bootstrap import Interval, mean_interval, paired_difference
 from xrec_trainer.cases import Cases
-from xrec_trainer.cold import measure_cold
+from xrec_trainer.cold import cold_cases, measure_cold
 from xrec_trainer.config import parse
 from xrec_trainer.fit import fit
 from xrec_trainer.metrics import per_case
@@ -78,6 +78,18 @@ def held_out(out: Path) -> None:
         rankers = {name: model_ranker(run.model, run.log, run.repeat)}
         rankers |= {f"baseline {other}": baseline(other, run.study, run.config) for other in others}
         show_cold(measure_cold(run.study, rankers), f"{run.config.cold_share:.0%} of the items held out")
+        if name == "content":
+            lift(run)
+
+
+def lift(run: Run) -> None:
+    """Print what share of the first ten places held-out items take, with a prior of 0 and with a best seller's."""
+    cases, prior, warm = cold_cases(run.study), run.model.get_buffer("prior"), run.catalogue.warm
+    for value in (0.0, float(prior[:warm].quantile(0.99))):
+        prior[warm:] = value
+        top = model_ranker(run.model, run.log, run.repeat)(cases, 10)
+        print(f"  with a prior of {value:.2f} held-out items take {(top >= warm).mean():.5f} of the first ten places")
+    prior[warm:] = 0.0
 
 
 def show_cold(cold: Mapping[str, object], title: str) -> None:
