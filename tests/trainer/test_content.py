@@ -109,6 +109,17 @@ def test_held_out_items_come_last_and_nothing_is_learned_of_them(shop: Path) -> 
     assert make_study(dataset.read(shop), COLD).catalogue.ids == study.catalogue.ids
 
 
+def test_items_without_entries_can_not_be_held_out(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop, tmp_path / "data")
+    items = pq.read_table(shop / "items.parquet", columns=["item_id"])
+    pq.write_table(items, tmp_path / "data" / "items.parquet")
+    for settings in ({"cold_share": 0.1}, {"new_items": True}):
+        with pytest.raises(DataError) as caught:
+            make_study(dataset.read(tmp_path / "data"), small_config(**settings))
+        assert caught.value.code == "data.no_content"
+    assert len(make_study(dataset.read(tmp_path / "data"), small_config()).catalogue) == 150
+
+
 def test_leave_one_out_holds_items_out_of_all_but_last_events(shop: Path) -> None:
     study = make_study(dataset.read(shop), small_config(split="leave-one-out", cold_share=0.2))
     is_cold = study.log.item >= study.catalogue.warm

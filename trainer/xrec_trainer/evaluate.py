@@ -59,7 +59,9 @@ def evaluate(
     if bundle is not None:
         metrics["bundle"] = _against_bundle(bundle, run.study.test[main], measured[main], tops[main])
     if run.catalogue.warm < len(run.catalogue):
-        plain = {name: baseline(name, run.study, run.config) for name in COLD_BASELINES}
+        has_text = any(isinstance(value, str) for entry in run.catalogue.entries for value in entry.values())
+        names = COLD_BASELINES if has_text else ("random",)
+        plain = {name: baseline(name, run.study, run.config) for name in names}
         metrics["cold"] = measure_cold(run.study, {MODEL: rankers[MODEL], **plain})
     save_json(folder / "metrics.json", metrics)
     write_page(folder / "report.html", metrics)

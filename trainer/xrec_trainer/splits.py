@@ -43,6 +43,12 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
             "data.target_missing",
             f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}; choose with --target",
         )
+    if (config.cold_share or config.new_items) and not raw.has_content.any():
+        raise DataError(
+            "data.no_content",
+            "no item has a title, category, price or attribute, so none can be known by its content alone; give them "
+            "with [items] in sources.toml, or leave out --setting cold_share and new_items",
+        )
     vocabulary = Vocabulary(
         tuple(raw.event_names),
         tuple(raw.device_names),
