@@ -137,6 +137,27 @@ def leave_one_out(log: Log, targets: frozenset[int], *, back: int, leaves_out_se
     return _pack(asked(), targets if leaves_out_seen else frozenset())
 
 
+def at_moments(
+    log: Log, users: NDArray[np.int64], now_ms: NDArray[np.int64], horizon_ms: int, targets: frozenset[int]
+) -> Cases:
+    """Ask for all target items within ``horizon_ms`` after moments of users, given all that was before, right or not.
+
+    ``users`` (C,) and ``now_ms`` (C,) are the moments; those at which a user has no history yet are left out. The
+    device is that of the last event before.
+    """
+    is_target = np.isin(log.event, list(targets))
+
+    def asked() -> Iterator[_Case]:
+        for user, now in zip(users.tolist(), now_ms.tolist(), strict=True):
+            first, last = log.user_start[user], log.user_start[user + 1]
+            split, end = first + np.searchsorted(log.at_ms[first:last], [now, now + horizon_ms])
+            if split > first:
+                answers = np.unique(log.item[split:end][is_target[split:end]])
+                yield _Case(user, np.arange(first, split), answers, now, log.device[split - 1])
+
+    return _pack(asked())
+
+
 def sessions_after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
     """Ask for what the first session after each change of device in [start, end) holds, given all that was before it.
 

@@ -1,4 +1,4 @@
-"""The command line of the trainer: prepare, fit, evaluate, compare, tune."""
+"""The command line of the trainer: prepare, fit, rank, evaluate, compare, tune."""
 
 from __future__ import annotations
 
@@ -131,6 +131,27 @@ def evaluate(
     click.echo(json.dumps(metrics, indent=1) if as_json else table(metrics))
     if not as_json:
         click.echo(f"wrote {run / 'metrics.json'} and {run / 'report.html'}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Prepared folder, where it has moved.")
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of RankerConfig.")
+@click.option("--json", "as_json", is_flag=True, help="Print ranker.json.")
+@reports_errors
+def rank(run: Path, data: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Learn the probability that a user takes a recommended item, calibrate it on a later time, and measure it.
+
+    Example: xrec-train rank run --setting horizon_days=7
+    """
+    from xrec_trainer.rank import rank as run_rank
+    from xrec_trainer.rank import table
+    from xrec_trainer.ranker import parse_ranker
+
+    found = run_rank(run, parse_ranker(settings), data)
+    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+    if not as_json:
+        click.echo(f"wrote {run / 'ranker.pt'} and {run / 'ranker.json'}")
 
 
 @main.command()

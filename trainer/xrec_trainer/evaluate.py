@@ -17,6 +17,7 @@ from xrec_trainer.bundle_ranking import bundle_ranker, open_for
 from xrec_trainer.cases import Cases, Ranker
 from xrec_trainer.cold import measure_cold
 from xrec_trainer.metrics import by_group, device_groups, history_groups, list_traits, per_case
+from xrec_trainer.rank import load_ranker
 from xrec_trainer.ranking import model_ranker
 from xrec_trainer.report import write_page
 from xrec_trainer.run import Run, load_run, save_json
@@ -63,6 +64,8 @@ def evaluate(
         names = COLD_BASELINES if has_text else ("random",)
         plain = {name: baseline(name, run.study, run.config) for name in names}
         metrics["cold"] = measure_cold(run.study, {MODEL: rankers[MODEL], **plain})
+    if ranker := load_ranker(run):
+        metrics["ranker"] = ranker[1]
     save_json(folder / "metrics.json", metrics)
     write_page(folder / "report.html", metrics)
     return metrics

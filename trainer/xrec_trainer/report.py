@@ -20,6 +20,7 @@ Both read one plain dict, which ``metrics.json`` holds. A *value* is a number or
               "among": {what is ranked: {"models": {model: {"hr@10": value, "ndcg@10": value}}, "differences": too}}},
      "examples": [{"device": str, "history": [title, ...], "recommended": [{"title": str, "is_hit": bool}, ...],
                    "chosen": [title, ...]}],
+     "ranker": what ranker.json holds,
      "notes": [str, ...]}
 """
 
@@ -32,6 +33,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xrec_trainer import reliability
 from xrec_trainer.plots import STYLE, Bar, bars, line
 
 MODEL_TITLES = {
@@ -101,6 +103,7 @@ def page(metrics: Mapping[str, Any]) -> str:
     parts += [_task(name, task, metrics) for name, task in metrics["tasks"].items()]
     parts += [
         _cold(metrics),
+        reliability.section(metrics.get("ranker")),
         _bundle(metrics.get("bundle")),
         _curve(metrics),
         _examples(metrics.get("examples", [])),
