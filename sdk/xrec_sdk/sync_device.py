@@ -319,6 +319,8 @@ def _take_rows(draft: _Draft, page: Page) -> None:
 
 def _erase_by_row(draft: _Draft, erase: Row, is_known: bool) -> None:
     erasure = criteria(erase.body)
+    if erasure.is_everything:
+        return
     draft.drop_rows(lambda row: row.kind == "event" and row.seq < erase.seq and takes(erasure, row.body))
     if is_known or erase.seq <= draft.standing.checked:
         return
@@ -384,11 +386,13 @@ def _is_retired(kind: str, seq: int, floor: int, forgotten: int) -> bool:
 
 
 def _purge(draft: _Draft, head: Head) -> None:
-    draft.drop_rows(lambda row: row.kind != "consent" and row.epoch < head.epoch)
+    draft.drop_rows(lambda row: _taken_by_epoch(row.kind, row.body) and row.epoch < head.epoch)
     by, dseq = head.erased_by
+    # What was said after the device's own erasure stands, unless another erasure came between.
+    is_own_next = by == draft.standing.device and head.epoch == draft.standing.epoch + 1
     for one in draft.queued():
         op = one.op
-        if by == draft.standing.device and op.dseq > dseq:
+        if is_own_next and op.dseq > dseq:
             draft.queue[op.dseq] = replace(one, op=replace(op, epoch=head.epoch))
         elif op.epoch < head.epoch and _taken_by_epoch(op.kind, op.body):
             draft.void(one)

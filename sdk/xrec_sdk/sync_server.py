@@ -37,6 +37,10 @@ from xrec_sdk.sync_merge import (
 )
 
 
+LASTING = ("consent", "erase")
+"""Kinds of rows that outlive an epoch: what the user decided."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """A profile's one row in the store: its head, the digest of its rows, and how many events it holds."""
@@ -80,7 +84,7 @@ class History:
 
 @dataclass(frozen=True)
 class Writes:
-    """What the store writes: purge (all rows but consents of a lower epoch), drop, put, append, in this order."""
+    """What the store writes: purge (all rows but the kinds of LASTING), drop, put, append, in this order."""
 
     profile: Profile
     device: Device | None = None
@@ -212,11 +216,13 @@ class _Work:
             erasure = criteria(op.body)
         except (ValueError, TypeError):
             return sync.BAD_BODY
+        if op.key in self.known:
+            return None
         if erasure.is_everything:
-            self.begin_epoch(max(self.head.epoch, op.epoch) + 1, (self.device.id, op.dseq))
-        elif op.key not in self.known:
+            self.begin_epoch(self.head.epoch + 1, (self.device.id, op.dseq))
+        else:
             self.erase_events(erasure)
-            self.put(op, self.device.id)
+        self.put(op, self.device.id)
         return None
 
     def erase_events(self, erasure: Criteria) -> None:
@@ -225,9 +231,9 @@ class _Work:
             del self.known[key]
 
     def begin_epoch(self, epoch: int, erased_by: tuple[str, int]) -> None:
-        """Erase the whole profile but its consents."""
+        """Erase the whole profile but what the user decided."""
         self.head = replace(self.head, epoch=epoch, erased_by=erased_by, seq=self.head.seq + 1)
-        self.known = {key: row for key, row in self.known.items() if key.kind == "consent"}
+        self.known = {key: row for key, row in self.known.items() if key.kind in LASTING}
         self.purge = epoch
 
     def _event(self, op: Op) -> str | None:
@@ -247,8 +253,10 @@ class _Work:
 
     def _is_erased_by(self, erasure: Row, op: Op) -> bool:
         is_own_earlier = erasure.device == self.device.id and erasure.dseq < op.dseq
-        is_unchecked = erasure.seq > self.push.checked and not is_own_earlier
-        return is_unchecked and takes(criteria(erasure.body), op.body)
+        if is_own_earlier or erasure.seq <= self.push.checked:
+            return False
+        erased = criteria(erasure.body)
+        return not erased.is_everything and takes(erased, op.body)
 
     def _register(self, op: Op) -> str | None:
         failure = self._unwelcome(op)

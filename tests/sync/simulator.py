@@ -45,7 +45,7 @@ class Server:
         self.ledger = sync_server.ledger_after(self.ledger, writes)
         self.profile = writes.profile
         if writes.purge_below_epoch is not None:
-            self.rows = {key: row for key, row in self.rows.items() if key.kind == "consent"}
+            self.rows = {key: row for key, row in self.rows.items() if key.kind in sync_server.LASTING}
         for key in writes.drop:
             del self.rows[key]
         self.rows |= {row.key: row for row in writes.put}
@@ -67,6 +67,7 @@ class Phone:
     skew_ms: int
     asks: dict[str, int] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    issued: frozenset[str] = frozenset()
     is_lost: bool = False
 
     def commit(self, changes: Changes) -> None:
@@ -79,11 +80,11 @@ class Phone:
 
 @dataclass
 class Fact:
-    """What the oracle knows of an event: who recorded it and when, in steps of the world."""
+    """What the oracle knows of an event: who recorded it, and after which of its own erasures."""
 
     body: str
     phone: int
-    step: int
+    after: frozenset[str]
     is_joining: bool
 
 
@@ -101,10 +102,10 @@ class World:
         self.facts: dict[str, Fact] = {}
         self.acked: set[str] = set()
         self.applied: set[str] = set()
+        self.erasures: set[str] = set()
         self.erased: set[str] = set()
         self.retired: set[str] = set()
         self.excused: set[str] = set()
-        self.erasing: dict[str, tuple[int, int]] = {}
         self.backups: list[Server] = []
         self.copies: list[Phone] = []
         self.ids = 0
@@ -145,7 +146,7 @@ class World:
         event, item = self.random.choice(KINDS), self.random.choice(ITEMS)
         body = json.dumps({"id": id, "at_ms": self.clock(phone), "event": event, "item_id": item, "device": "phone"})
         if self.say(phone, "event", id, body):
-            self.facts[id] = Fact(body, phone.name, self.step, phone.replica.standing.device == "")
+            self.facts[id] = Fact(body, phone.name, phone.issued, phone.replica.standing.device == "")
             self.counts["events"] += 1
 
     def say(self, phone: Phone, kind: str, id: str, body: str) -> bool:
@@ -183,7 +184,7 @@ class World:
         seen = {(key, text) for _, key, text in sync_device.events(phone.replica, self.now_ms)}
         self.say(phone, "erase", id, body)
         phone.hidden |= {key for key, text in seen if _takes(body, text)}
-        self.erasing[id] = (phone.name, self.step)
+        phone.issued |= {id}
         self.counts["erasures asked"] += 1
 
     # The network.
@@ -250,9 +251,9 @@ class World:
         for op in ops:
             if op.kind == "event":
                 self.applied.add(op.id)
-            if op.kind == "erase":
-                phone, step = self.erasing[op.id]
-                late = {id for id, fact in self.facts.items() if fact.phone == phone and fact.step >= step}
+            if op.kind == "erase" and op.id not in self.erasures:
+                self.erasures.add(op.id)
+                late = {id for id, fact in self.facts.items() if op.id in fact.after}
                 taken = {id for id, fact in self.facts.items() if _takes(op.body, fact.body)}
                 taken -= {id for id in taken if self.facts[id].is_joining and id not in self.applied}
                 self.erased |= taken - late
@@ -333,6 +334,8 @@ class World:
         server.commit(writes)
 
     def copy_phone(self, phone: Phone) -> None:
+        if not phone.replica.standing.device:
+            return
         copied = replace(phone, asks={}, hidden=set(phone.hidden))
         if self.random.random() < 0.5:
             self.copies.append(copied)
