@@ -15,6 +15,7 @@ from xrec_sdk.conformance import check_conformance
 from xrec_sdk.errors import XrecError
 from xrec_sdk.recommender import Recommender
 from xrec_sdk.signature import sign
+from xrec_trainer.encoders import ENCODERS
 
 FOLDER = Path(__file__).parent / "vectors"
 INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
@@ -83,6 +84,12 @@ def test_the_vectors_are_those_that_the_script_writes(tmp_path: Path) -> None:
         fresh, kept = json.loads((tmp_path / name).read_text(encoding="utf-8")), read_case(name)
         check(fresh, kept, kept["tolerance"])
         assert [call["arguments"] for call in fresh["calls"]] == [call["arguments"] for call in kept["calls"]]
+
+
+def test_every_encoder_of_the_trainer_answers_as_written() -> None:
+    kept = read_case(INDEX["encoders"])
+    check(make_vectors.encoder_cases(FOLDER), kept, kept["tolerance"])
+    assert {*kept["users"], "lowpass", "pool"} == {*ENCODERS}
 
 
 def test_no_case_is_missing_from_the_index() -> None:

@@ -1,4 +1,4 @@
-"""Write the vectors that every language walks: two tiny signed bundles, and cases of what they must answer.
+"""Write the vectors that every language walks: two tiny signed bundles, more encoders, and what they must answer.
 
     python tests/vectors/make_vectors.py
 
@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,24 @@ import torch
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from xrec_export.build import Release, build_bundle
+from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase, excluding
 from xrec_export.from_run import LastPosition
 from xrec_export.parity import Tolerance
+from xrec_export.quantize import pack_items, quantize_table
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import XrecError
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 from xrec_sdk.recommender import Recommender
+from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
+from xrec_trainer.config import FitConfig
+from xrec_trainer.encoders import ENCODERS
 from xrec_trainer.encoders.lowpass import LowPassTransformer
 from xrec_trainer.encoders.pool import Pool
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from vectors.questions import HOUR_MS, SEED, TWINS, item_ids, questions
+from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, item_ids, questions
 
 FOLDER = Path(__file__).parent
 PHRASE = "the key of xrec's test vectors; it protects nothing"
@@ -126,6 +132,34 @@ def build_bundles(folder: Path) -> None:
         release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem())
         target = folder / f"{name}.xrec"
         build_bundle(model, parity_cases(model), target, release=release, tolerance=Tolerance(0.5, 1.0))
+
+
+def build_encoders(folder: Path) -> None:
+    """Write encoders/NAME.onnx: every encoder of the trainer, over the items of pool.xrec, its weights shaken."""
+    model = pool_model()
+    items = quantize_table(model.item_table, model.prior)
+    _, sections = pack_items(items)
+    (folder / "encoders").mkdir(exist_ok=True)
+    for name in sorted({*ENCODERS} - {"lowpass", "pool"}):
+        torch.manual_seed(SEED)
+        encoder = ENCODERS[name](FitConfig(targets=("purchase",), encoder=name, width=16), model.vocabulary).eval()
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)  # gains, biases and norms are constants at first
+        graph = build_encoder(LastPosition(encoder).eval(), items, sections)
+        (folder / "encoders" / f"{name}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def encoder_cases(folder: Path) -> dict[str, Any]:
+    """Return what the encoders of ``folder`` answer to histories of each length."""
+    bundle = open_bundle(FOLDER / "pool.xrec", trusted_keys=[public_key()])
+    histories = [case.history for case in parity_cases(pool_model())]
+    asked = [{name: codes.tolist() for name, codes in vars(history).items()} for history in histories]
+    users = {}
+    for path in sorted((folder / "encoders").iterdir()):
+        runtime = Runtime(replace(bundle, encoder=path.read_bytes()))
+        users[path.stem] = [runtime.encode(history).tolist() for history in histories]
+    return {"bundle": "pool.xrec", "tolerance": TOLERANCE, "histories": asked, "users": users}
 
 
 def answer(recommender: Recommender, method: str, arguments: Mapping[str, Any]) -> Any:
@@ -217,6 +251,7 @@ def write_cases(folder: Path, bundles: Path) -> None:
     (folder / "cases").mkdir(parents=True, exist_ok=True)
     for name, asked in questions().items():
         (folder / "cases" / f"{name}.json").write_text(dump_case(answered(asked, bundles)), encoding="utf-8")
+    (folder / "encoders.json").write_text(dump(encoder_cases(FOLDER)), encoding="utf-8")
     index = {
         "format": 1,
         "seed": SEED,
@@ -225,6 +260,7 @@ def write_cases(folder: Path, bundles: Path) -> None:
         "bundles": [f"{name}.xrec" for name in ITEMS],
         "cases": [f"cases/{name}.json" for name in questions()],
         "bad": "bad/recipes.json",
+        "encoders": "encoders.json",
     }
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -235,6 +271,7 @@ def main() -> None:
     if not parser.parse_args().keep_bundles:
         with tempfile.TemporaryDirectory() as name:
             build_bundles(Path(name))
+            build_encoders(FOLDER)
             for bundle in ITEMS:
                 shutil.rmtree(FOLDER / f"{bundle}.xrec", ignore_errors=True)
                 shutil.copytree(Path(name) / f"{bundle}.xrec", FOLDER / f"{bundle}.xrec")

@@ -3,16 +3,47 @@
 import { describe, expect, test } from "vitest";
 
 import { Recommender as Core } from "../src/core";
+import type { History } from "../src/history";
 import { Recommender as Native } from "../src/node";
-import { BAD, damagedZip, INDEX, readCase, zipOf } from "./vectors";
+import { createCoreSession } from "../src/onnx/engine";
+import { ortSessions, type Ort } from "../src/ort";
+import { Runtime, type CreateSession } from "../src/runtime";
+import { BAD, damagedZip, ENCODERS, INDEX, readCase, readEncoder, zipOf } from "./vectors";
 import { codeOf, differences, walkCase, type Load } from "./walk";
 
-const ENGINES: Readonly<Record<string, Load>> = { "onnxruntime-node": Native.load, core: Core.load };
+const native = ortSessions(async () => (await import("onnxruntime-node")) as Ort, () => undefined);
+const ENGINES: readonly (readonly [string, Load, CreateSession])[] = [
+  ["onnxruntime-node", Native.load, native],
+  ["core", Core.load, createCoreSession],
+];
 
-describe.each(Object.entries(ENGINES))("%s", (_, load) => {
+describe.each(ENGINES)("%s", (_, load, createSession) => {
   test.each(INDEX.cases)("%s is answered as written", async (name) => {
     const asked = readCase(name);
     expect(await walkCase(load, zipOf(asked.bundle), INDEX.key, asked)).toEqual([]);
+  });
+
+  test.each(Object.entries(ENCODERS.users))("the encoder %s gives its user vectors", async (name, users) => {
+    const { bundle } = await load(zipOf(ENCODERS.bundle), { trustedKeys: [INDEX.key] });
+    const runtime = await Runtime.load({ ...bundle, encoder: readEncoder(name) }, createSession, 1);
+    for (const [place, codes] of ENCODERS.histories.entries()) {
+      const history = Object.fromEntries(Object.entries(codes).map(([part, values]) => [part, Int32Array.from(values)]));
+      const user = await runtime.encode(history as unknown as History);
+      expect(differences([...user], users[place], ENCODERS.tolerance, `${name} ${place}`)).toEqual([]);
+    }
+    // A batch of one length, as the reasons ask: each history as if it were alone.
+    const last = ENCODERS.histories[ENCODERS.histories.length - 1];
+    const turned = [last.rows, [...last.rows].reverse()].map((rows) => ({
+      rows: Int32Array.from(rows),
+      events: Int32Array.from(last.events),
+      devices: Int32Array.from(last.devices),
+      gaps: Int32Array.from(last.gaps),
+    }));
+    const batch = await runtime.encodeBatch(turned);
+    for (const [place, history] of turned.entries()) {
+      expect(differences([...batch[place]], [...(await runtime.encode(history))], 1e-5, name)).toEqual([]);
+    }
+    await runtime.close();
   });
 
   test.each(BAD.recipes.map((recipe) => [recipe.name, recipe] as const))("%s", async (_name, recipe) => {

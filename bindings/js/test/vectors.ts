@@ -47,6 +47,19 @@ const json = <T>(name: string): T => JSON.parse(readFileSync(join(VECTORS, name)
 export const INDEX = json<{ key: string; signing_phrase: string; cases: string[]; bundles: string[]; bad: string }>("index.json");
 export const BAD = json<{ bundle: string; recipes: WholeRecipe[] }>(INDEX.bad);
 
+/** What the other encoders answer, in the place of the encoder of one bundle. */
+export const ENCODERS = json<{
+  bundle: string;
+  tolerance: number;
+  histories: Record<"rows" | "events" | "devices" | "gaps", number[]>[];
+  users: Record<string, number[][]>;
+}>("encoders.json");
+
+/** Return the graph of one of {@link ENCODERS}. */
+export function readEncoder(name: string): Uint8Array {
+  return new Uint8Array(readFileSync(join(VECTORS, "encoders", `${name}.onnx`)));
+}
+
 /** Return a case by its name in the index. */
 export function readCase(name: string): Case {
   return json<Case>(name);

@@ -46,12 +46,14 @@ export const BINARY: Readonly<Record<string, Run>> = {
   Pow: each(Math.pow),
   Min: each(Math.min),
   Max: each(Math.max),
+  Greater: each((a, b) => Number(a > b)),
+  GreaterOrEqual: each((a, b) => Number(a >= b)),
 };
 
 /** Return the function of two tensors of an operator of {@link BINARY}. */
 export function binary(operator: string): (a: Tensor, b: Tensor) => Tensor {
   return (a, b) => {
-    const out = zeros(a.type, broadcastDims(a.dims, b.dims));
+    const out = zeros(operator.startsWith("Greater") ? Type.bool : a.type, broadcastDims(a.dims, b.dims));
     runBroadcast(operator === "Div" && isWhole(a.type) ? divideWhole : BINARY[operator], out, a, b);
     return out;
   };
@@ -134,6 +136,14 @@ export function cast(x: Tensor, type: Type): Tensor {
   else if (type === Type.int64 && !isWhole(x.type)) {
     for (let at = 0; at < x.data.length; at++) out.data[at] = Math.trunc(x.data[at]);
   } else out.data.set(x.data);
+  return out;
+}
+
+/** Bound each element; a bound that is left out does not. */
+export function clip(x: Tensor, least: Tensor | undefined, most: Tensor | undefined): Tensor {
+  const [low, high] = [least?.data[0] ?? -Infinity, most?.data[0] ?? Infinity];
+  const out = zeros(x.type, x.dims);
+  for (let at = 0; at < x.data.length; at++) out.data[at] = Math.min(high, Math.max(low, x.data[at]));
   return out;
 }
 

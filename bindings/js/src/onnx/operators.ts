@@ -1,9 +1,10 @@
 /** The operators that the engine knows: those of the exporter's graphs and their next of kin. */
 
-import { BINARY, binary, cast, expand, isInf, quantize, UNARY, unary, where } from "./elementwise";
+import { BINARY, binary, cast, clip, expand, isInf, quantize, UNARY, unary, where } from "./elementwise";
 import type { Attribute, Node } from "./model";
 import { gemm, matMul, matMulInteger } from "./products";
 import { cumSum, layerNorm, reduce, softmax, topK } from "./reductions";
+import { convolve, gatherEach, gru, maxPool, pad } from "./sequences";
 import {
   concat,
   dimsOf,
@@ -51,19 +52,36 @@ const reduction: Make = (attributes, { operator }) => {
   return (x, axes) => (isNothing && !axes?.data.length ? x : reduce(operator, x, axes ? [...axes.data] : [], keepsDims));
 };
 
+/** Throw where an attribute of windows is not 1 everywhere, or the windows reach past the ends. */
+function requireOnes(attributes: Attributes, names: readonly string[]): void {
+  const isPlain = names.every((name) => (attributes.numbers(name) ?? []).every((value) => value === 1));
+  const hasPads = (attributes.numbers("pads") ?? []).some((value) => value !== 0);
+  if (!isPlain || hasPads || attributes.text("auto_pad", "NOTSET") !== "NOTSET") throw new Error("windows with steps or pads");
+}
+
 const MAKERS: Readonly<Record<string, Make>> = {
   Cast: (attributes) => {
     const type = attributes.number("to", 0);
     if (!isType(type)) throw new Error(`Cast to element type ${type}`);
     return (x) => cast(x, type);
   },
+  Clip: () => clip,
   Concat: (attributes) => (...tensors) => concat(tensors, attributes.number("axis", 0)),
+  Conv: (attributes) => {
+    requireOnes(attributes, ["strides", "dilations"]);
+    if (attributes.number("group", 1) !== 1) throw new Error("Conv in groups");
+    return (x, weights, bias) => convolve(x, weights, bias ?? null);
+  },
   CumSum: (attributes) => {
     if (attributes.number("exclusive", 0) || attributes.number("reverse", 0)) throw new Error("CumSum from the end");
     return (x, axis) => cumSum(x, axis.data[0]);
   },
   Expand: () => (x, shape) => expand(x, dimsOf(shape.data)),
   Gather: (attributes) => (x, indices) => gather(x, indices, attributes.number("axis", 0)),
+  GatherND: (attributes) => {
+    if (attributes.number("batch_dims", 0)) throw new Error("GatherND in batches");
+    return gatherEach;
+  },
   GatherElements: (attributes) => (x, indices) => {
     if (x.dims.length !== 1) throw new Error("GatherElements of more than one axis"); // there it is Gather
     return gather(x, indices, attributes.number("axis", 0));
@@ -77,6 +95,14 @@ const MAKERS: Readonly<Record<string, Make>> = {
     const [turnA, turnB] = [attributes.number("transA", 0) !== 0, attributes.number("transB", 0) !== 0];
     return (a, b, c) => gemm(a, b, c ?? null, { alpha, beta, turnA, turnB });
   },
+  GRU: (attributes) => {
+    const isForward = attributes.text("direction", "forward") === "forward" && attributes.number("layout", 0) === 0;
+    if (!isForward || !attributes.number("linear_before_reset", 0)) throw new Error("GRU of another form");
+    return (x, input, hidden, bias, lengths, start) => {
+      if (lengths) throw new Error("GRU of sequences that differ in length");
+      return gru(x, input, hidden, bias ?? null, start ?? null);
+    };
+  },
   Identity: () => (x) => x,
   IsInf: () => isInf,
   LayerNormalization: (attributes) => (x, scale, shift) =>
@@ -85,6 +111,16 @@ const MAKERS: Readonly<Record<string, Make>> = {
   MatMulInteger: (_, node) => {
     if (node.inputs.length > 2) throw new Error("MatMulInteger with zero points");
     return matMulInteger;
+  },
+  MaxPool: (attributes) => {
+    requireOnes(attributes, ["strides", "dilations"]);
+    const window = attributes.numbers("kernel_shape") ?? [];
+    if (window.length !== 1) throw new Error("MaxPool of more than one axis");
+    return (x) => maxPool(x, window[0]);
+  },
+  Pad: (attributes) => {
+    if (attributes.text("mode", "constant") !== "constant") throw new Error("Pad by what is there");
+    return (x, pads, value) => pad(x, pads.data, value ? value.data[0] : 0);
   },
   QuantizeLinear: () => quantize,
   Range: () => range,

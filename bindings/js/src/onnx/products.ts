@@ -9,7 +9,7 @@ import { transpose } from "./shapes";
  * Add the product of (M, K) and the transpose of (N, K) to `out` (M, N). Sums run in doubles, two rows by four columns at a
  * time, so that what is read is used several times.
  */
-function addProduct(
+export function addProduct(
   out: Float32Array,
   outAt: number,
   a: Float32Array,
