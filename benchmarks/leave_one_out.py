@@ -4,12 +4,14 @@ The files are `Beauty.txt` and `LastFM.txt` of the S3-Rec preprocessing (Zhou et
 `user item item ...` in time order. Get them from the S3-Rec repository's data folder, put them in
 `$XREC_DATA/amazon-beauty/` and `$XREC_DATA/lastfm/`, then run
 `python benchmarks/leave_one_out.py --data beauty --out build/beauty`. The files have no time stamps: event number n is
-written as day n.
+written as day n. The same folder's `*_item2attributes.json` become the items' attributes, which count only with
+`--setting content=true`; the published tables of models without side information do not use them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +25,11 @@ files = "events.csv"
 columns = { user_id = "user", item_id = "item", at = "at" }
 constants = { device = "pc", event = "purchase" }
 time_unit = "s"
+
+[items]
+files = "items.csv"
+columns = { item_id = "item" }
+attributes = { attributes = "attributes" }
 
 [clean]
 duplicates = "keep"
@@ -38,11 +45,16 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    lines = (Path(os.environ["XREC_DATA"]) / FILES[arguments.data]).read_text().splitlines()
+    path = Path(os.environ["XREC_DATA"]) / FILES[arguments.data]
+    lines = path.read_text().splitlines()
     with (out / "events.csv").open("w") as events:
         events.write("user,item,at\n")
         for user, *items in map(str.split, lines):
             events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
+    attributes = json.loads(path.with_name(path.stem + "_item2attributes.json").read_text())
+    with (out / "items.csv").open("w") as items:
+        items.write("item,attributes\n")
+        items.writelines(f"i{item},{'|'.join(map(str, numbers))}\n" for item, numbers in attributes.items())
     (out / "sources.toml").write_text(SOURCES)
     settings = [part for setting in ["filter_seen=true", *arguments.setting] for part in ("--setting", setting)]
     tool = str(Path(sys.executable).parent / "xrec-train")
