@@ -99,14 +99,14 @@ class Head:
     """Where a profile stands; every answer of the server carries it.
 
     ``generation`` counts the restores of the server from a backup, ``base`` is the ``seq`` at which this one began.
-    ``erased_by`` is the device and dseq of the erasure that began ``epoch``. Events at or below ``floor`` and erasures
+    ``erased_by`` is the id of the erasure that began ``epoch``. Events at or below ``floor`` and erasures
     at or below ``forgotten`` are no longer held, by anyone.
     """
 
     generation: int = 1
     base: int = 0
     epoch: int = 1
-    erased_by: tuple[str, int] = ("", 0)
+    erased_by: str = ""
     seq: int = 0
     floor: int = 0
     forgotten: int = 0

@@ -324,8 +324,9 @@ def _erase_by_row(draft: _Draft, erase: Row, is_known: bool) -> None:
     draft.drop_rows(lambda row: row.kind == "event" and row.seq < erase.seq and takes(erasure, row.body))
     if is_known or erase.seq <= draft.standing.checked:
         return
+    own = _own_erase(draft, erase.id)
     for one in draft.queued():
-        is_own_later = erase.device == draft.standing.device and one.op.dseq > erase.dseq
+        is_own_later = own is not None and one.op.dseq > own
         if one.op.kind == "event" and not is_own_later and takes(erasure, one.op.body):
             draft.void(one)
 
@@ -387,16 +388,20 @@ def _is_retired(kind: str, seq: int, floor: int, forgotten: int) -> bool:
 
 def _purge(draft: _Draft, head: Head) -> None:
     draft.drop_rows(lambda row: _taken_by_epoch(row.kind, row.body) and row.epoch < head.epoch)
-    by, dseq = head.erased_by
     # What was said after the device's own erasure stands, unless another erasure came between.
-    is_own_next = by == draft.standing.device and head.epoch == draft.standing.epoch + 1
+    own = _own_erase(draft, head.erased_by) if head.epoch == draft.standing.epoch + 1 else None
     for one in draft.queued():
         op = one.op
-        if is_own_next and op.dseq > dseq:
+        if own is not None and op.dseq > own:
             draft.queue[op.dseq] = replace(one, op=replace(op, epoch=head.epoch))
         elif op.epoch < head.epoch and _taken_by_epoch(op.kind, op.body):
             draft.void(one)
     draft.standing = replace(draft.standing, epoch=head.epoch)
+
+
+def _own_erase(draft: _Draft, id: str) -> int | None:
+    """Return the dseq of an erasure that this device asked for; None for another's."""
+    return next((one.op.dseq for one in draft.queued() if one.op.kind == "erase" and one.op.id == id), None)
 
 
 def _compare(draft: _Draft, page: Page) -> None:
@@ -502,13 +507,14 @@ def _renumber(draft: _Draft, was: Standing, answer: Registered) -> None:
 def _fate(one: Queued, was: Standing, answer: Registered, prints: dict[int, str]) -> str:
     """Say whether an operation was "delivered" under the former name, is "mine" to send, or "lost": nobody can tell."""
     dseq, recent_from = one.op.dseq, min(prints, default=answer.former_high_water + 1)
-    if dseq > answer.former_high_water:
+    is_erasing = one.op.kind == "erase" and (one.seq is None or one.seq > was.cursor)
+    if is_erasing or dseq > answer.former_high_water:
         return "mine"
     if dseq <= was.acked or dseq <= was.copied_through:
         return "delivered"
     if dseq >= recent_from:
         return "delivered" if print_of(one.op) == prints[dseq] or one.op.kind == "nop" else "mine"
-    # To erase or to refuse twice does no harm; an event that may have been retired since must not come again.
+    # To say it twice does no harm; an event that may have been retired since must not come again.
     is_safe = one.op.kind in ("consent", "erase") or (dseq > was.sent and was.floor == answer.head.floor)
     return "mine" if is_safe else "lost"
 

@@ -203,7 +203,7 @@ def digest_text(digest: int) -> str:
 
 
 def print_of(op: Op) -> str:
-    """Return 16 hexadecimal digits that tell an operation from another of its dseq; "" of a nop, which matches any."""
+    """Return 16 hexadecimal digits that tell an operation from another of its dseq; "" of a nop."""
     if op.kind == "nop":
         return ""
     fields = netstrings(("xrec-op", op.kind, op.id, op.hlc.ms, op.hlc.counter, op.body))

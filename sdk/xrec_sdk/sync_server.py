@@ -36,7 +36,6 @@ from xrec_sdk.sync_merge import (
     winner,
 )
 
-
 LASTING = ("consent", "erase")
 """Kinds of rows that outlive an epoch: what the user decided."""
 
@@ -168,8 +167,8 @@ def _is_in_order(push: Push) -> bool:
 
 def _is_copied(device: Device, push: Push) -> bool:
     prints = {recent.dseq: recent.print for recent in device.recent}
-    pairs = ((prints.get(op.dseq, ""), print_of(op)) for op in push.ops)
-    return any(had and given and had != given for had, given in pairs)
+    # What was sent may since have become a nop, but never the other way round.
+    return any(op.kind != "nop" and prints.get(op.dseq, print_of(op)) != print_of(op) for op in push.ops)
 
 
 class _Work:
@@ -219,7 +218,7 @@ class _Work:
         if op.key in self.known:
             return None
         if erasure.is_everything:
-            self.begin_epoch(self.head.epoch + 1, (self.device.id, op.dseq))
+            self.begin_epoch(self.head.epoch + 1, op.id)
         else:
             self.erase_events(erasure)
         self.put(op, self.device.id)
@@ -230,7 +229,7 @@ class _Work:
         for key in [row.key for row in self.known.values() if row.kind == "event" and takes(erasure, row.body)]:
             del self.known[key]
 
-    def begin_epoch(self, epoch: int, erased_by: tuple[str, int]) -> None:
+    def begin_epoch(self, epoch: int, erased_by: str) -> None:
         """Erase the whole profile but what the user decided."""
         self.head = replace(self.head, epoch=epoch, erased_by=erased_by, seq=self.head.seq + 1)
         self.known = {key: row for key, row in self.known.items() if key.kind in LASTING}
@@ -394,7 +393,7 @@ class Ledger:
 
     generation: int = 1
     epoch: int = 1
-    erased_by: tuple[str, int] = ("", 0)
+    erased_by: str = ""
     forgotten: int = 0
     erasures: tuple[Row, ...] = ()
     consents: tuple[Row, ...] = ()
