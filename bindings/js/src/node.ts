@@ -1,5 +1,7 @@
 /** `@xrec/sdk` in Node: onnxruntime-node, bundles from the disk or the web, profiles in a file. */
 
+import { fileURLToPath } from "node:url";
+
 import { platformCrypto } from "./crypto";
 import { diskSource } from "./folder";
 import { load, type Host, type LoadOptions } from "./load";
@@ -18,6 +20,7 @@ const host: Host<BundleLocation> = {
   crypto: platformCrypto(async () => (await import("./pureCrypto")).pureCrypto),
   createSession: ortSessions(async () => await import("onnxruntime-node") as Ort, () => undefined),
   async openSource(bundle) {
+    if (bundle instanceof URL && bundle.protocol === "file:") return diskSource(fileURLToPath(bundle));
     const isPath = typeof bundle === "string" && !/^https?:/.test(bundle);
     return isPath ? diskSource(bundle) : webSource(bundle);
   },

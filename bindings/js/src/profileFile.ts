@@ -28,6 +28,7 @@ const HEADER = `${JSON.stringify({ format: FORMAT, format_version: VERSION })}\n
 /** The events of one user in the file at a path. */
 export class FileProfile implements ProfileStore {
   private lines = 0;
+  private isTorn = false;
   private turn: Promise<unknown> = Promise.resolve();
 
   private constructor(
@@ -51,9 +52,13 @@ export class FileProfile implements ProfileStore {
   }
 
   add(event: Event): Promise<void> {
-    return this.inTurn(async (file) => {
-      await file.appendFile(`${JSON.stringify(toRecord(event))}\n`);
-      await file.datasync();
+    return this.inTurn(async () => {
+      // A line that could be written in part only must not run into the next one.
+      if (this.isTorn) await this.replace(this.kept);
+      this.isTorn = true;
+      await this.file!.appendFile(`${JSON.stringify(toRecord(event))}\n`);
+      await this.file!.datasync();
+      this.isTorn = false;
       this.kept = shed(insert(this.kept, event), this.maxEvents);
       if (++this.lines > 2 * this.maxEvents) await this.replace(this.kept);
     });
@@ -72,18 +77,24 @@ export class FileProfile implements ProfileStore {
     });
   }
 
-  async close(): Promise<void> {
-    const file = this.file;
-    this.file = null;
-    await this.turn;
-    await file?.close();
+  close(): Promise<void> {
+    const closed = this.turn.then(async () => {
+      const file = this.file;
+      this.file = null;
+      await file?.close();
+    });
+    this.turn = closed;
+    return closed;
   }
 
   /** One write after the other; what fails leaves the events as they were. */
   private inTurn<T>(write: (file: FileHandle) => Promise<T>): Promise<T> {
-    const { file } = this;
-    if (!file) return Promise.reject(closedError());
-    const done = this.turn.then(() => orUnavailable(() => write(this.file ?? file)));
+    const done = this.turn.then(() =>
+      orUnavailable(async () => {
+        if (!this.file) throw closedError();
+        return write(this.file);
+      }),
+    );
     this.turn = done.catch(() => undefined);
     return done;
   }
@@ -93,7 +104,7 @@ export class FileProfile implements ProfileStore {
     const before = this.file;
     this.file = before && (await open(this.path, "a"));
     await before?.close();
-    [this.kept, this.lines] = [kept, kept.length];
+    [this.kept, this.lines, this.isTorn] = [kept, kept.length, false];
   }
 }
 

@@ -79,8 +79,8 @@ export class Recommender {
    * Keep what the user did and return the event's id. Items and event types that the bundle does not know are kept too: a
    * later bundle may know them.
    */
-  record(event: string, itemId: string, { device, atMs, value }: Deed): Promise<string> {
-    return this.keep({ event, itemId, device, atMs, value, recommendationId: null });
+  record(event: string, itemId: string, deed: Deed): Promise<string> {
+    return this.keep({ ...deed, event, itemId, recommendationId: null });
   }
 
   /** Keep what the user did with a recommended item (or an `impression` of it) and return the event's id. */

@@ -31,6 +31,10 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
     expect(await site.ask(policy, { task: "walk", entry })).toEqual([done]);
   }, 120_000);
 
+  test("WebAssembly answers several calls at once", async () => {
+    expect(await site.ask(WITH_WASM, { task: "together", entry: "browser" })).toEqual([6, 0]);
+  }, 60_000);
+
   test("the strict policy is in force: neither WebAssembly nor code can be made", async () => {
     expect(await site.ask(STRICT, { task: "forbidden" })).toEqual(["bundle.graph_malformed", "EvalError"]);
   }, 60_000);

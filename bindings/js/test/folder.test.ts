@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 
 import { afterEach, beforeEach, expect, test } from "vitest";
 
@@ -30,7 +31,7 @@ async function codeOf(bundle: string): Promise<string> {
 
 test("a folder and a zip give the same bundle, and the golden cases pass", async () => {
   writeFileSync(join(folder, "pool.zip"), zipOf("pool.xrec"));
-  for (const bundle of [path, join(folder, "pool.zip"), zipOf("pool.xrec"), zipOf("pool.xrec").buffer]) {
+  for (const bundle of [path, join(folder, "pool.zip"), pathToFileURL(path), zipOf("pool.xrec"), zipOf("pool.xrec").buffer]) {
     const recommender = await Recommender.load(bundle as Uint8Array, OPTIONS);
     expect(recommender.bundle.key).toBe(INDEX.key);
     expect(await checkConformance(recommender.runtime, recommender.bundle)).toBe(6);
@@ -68,6 +69,16 @@ test("threads must be a whole number", async () => {
   const error = await Recommender.load(path, { ...OPTIONS, threads: 1.5 }).catch((cause: unknown) => cause);
   expect(error).toBeInstanceOf(UsageError);
   expect((error as UsageError).code).toBe("usage.num_threads");
+});
+
+test("calls at the same time give the lists that calls one after the other give", async () => {
+  const recommender = await Recommender.load(path, OPTIONS);
+  await recommender.record("view", "sku-9", { device: "pc", atMs: 5 });
+  const list = async (k: number) => (await recommender.recommend({ k, explain: true })).map(({ itemId }) => itemId);
+  const sizes = [3, 30, 7, 140, 1, 12];
+  const together = await Promise.all(sizes.map(list));
+  for (const [place, k] of sizes.entries()) expect(together[place]).toEqual(await list(k));
+  await recommender.close();
 });
 
 test("two threads give the list that one gives", async () => {

@@ -77,9 +77,9 @@ test.each(["nodenext", "bundler"])("an app type-checks with module resolution %s
   expect(errors).toEqual([expect.stringMatching(/^wrong\.mts\(10,\d+\): error TS2322/)]);
 }, 120_000);
 
-test("what is packed is the build and the README, and nothing of this machine", () => {
+test("what is packed is the build, the README and the licences of others, and nothing of this machine", () => {
   const home = join(project, "node_modules/@xrec/sdk");
-  expect(readdirSync(home).sort()).toEqual(["README.md", "dist", "package.json"]);
+  expect(readdirSync(home).sort()).toEqual(["README.md", "THIRD-PARTY.md", "dist", "package.json"]);
   for (const name of readdirSync(join(home, "dist"))) {
     const text = readFileSync(join(home, "dist", name), "utf8");
     expect(text.includes(PACKAGE), `${name} names a path`).toBe(false);

@@ -45,6 +45,20 @@ const TASKS = {
     return [...counts, await codeOf(load("/none.zip")), await codeOf(load("/unsigned.xrec/"))];
   },
 
+  /** Ask several lists at once, and one after the other; give how many there are and how many differ. */
+  async together() {
+    const { Recommender } = await import(`/dist/${entry}.js`);
+    const { key } = await asked();
+    const recommender = await Recommender.load("/pool.xrec.zip", { trustedKeys: [key] });
+    await recommender.record("view", "sku-9", { device: "pc", atMs: 5 });
+    const list = async (k) => JSON.stringify((await recommender.recommend({ k })).map(({ itemId }) => itemId));
+    const sizes = [3, 30, 7, 140, 1, 12];
+    const together = await Promise.all(sizes.map(list));
+    let wrong = 0;
+    for (const [place, k] of sizes.entries()) wrong += Number(together[place] !== (await list(k)));
+    return [together.length, wrong];
+  },
+
   /** Record four events into a profile of at most three. */
   async record() {
     const recommender = await withProfile();

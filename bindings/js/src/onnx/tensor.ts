@@ -1,5 +1,7 @@
 /** Tensors of the pure-JavaScript engine. An int64 is a float64 that holds a whole number: JavaScript has no other. */
 
+const MAX_ELEMENTS = 2 ** 27;
+
 /** ONNX's numbers of the element types that are understood. */
 export const Type = { float: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9 } as const;
 export type Type = (typeof Type)[keyof typeof Type];
@@ -21,8 +23,9 @@ const ARRAYS: Readonly<Record<Type, new (length: number) => Data>> = {
   [Type.bool]: Uint8Array,
 };
 
-/** Return zeros of a type and shape. */
+/** Return zeros of a type and shape; throw where they are more than any graph of ours makes. */
 export function zeros(type: Type, dims: readonly number[]): Tensor {
+  if (sizeOf(dims) > MAX_ELEMENTS) throw new Error(`a tensor of shape ${dims.join()}`);
   return { type, dims, data: new ARRAYS[type](sizeOf(dims)) };
 }
 
