@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | test-spark | other-cpus; each makes its own .venv. test-js needs Node 20
+# xrec: make demo | test | check | bench | simulate | test-spark | other-cpus; each makes its own .venv. test-js needs Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench test-spark test-js other-cpus clean
+.PHONY: demo test check bench simulate test-spark test-js other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ check: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/recommend_vs_naive.py
+
+simulate: $(VENV)/ready
+	$(BIN)/python tests/sync/simulator.py --histories 20000
 
 test-spark: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[spark]'

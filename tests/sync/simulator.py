@@ -21,7 +21,7 @@ from xrec_sdk import sync, sync_device, sync_server
 from xrec_sdk.sync import DAY_MS, Changes, Key, Limits, Op, Replica, Row, Standing
 from xrec_sdk.sync_merge import criteria, digest_of, digest_text, takes
 
-LIMITS = Limits(push_ops=4, page_rows=4, max_events=15, window_ops=40, queue_ops=10)
+LIMITS = Limits(push_ops=4, page_rows=4, max_events=5, retention_ms=40 * DAY_MS, window_ops=40, queue_ops=10)
 START_MS = 1_750_000_000_000
 STEPS = 90
 ITEMS = ("apple", "bread", "cheese")
@@ -357,7 +357,7 @@ class World:
             copy = self.random.choice(copies)
             self.excuse(self.phones[copy.name])
             self.copies.remove(copy)
-            self.phones[copy.name] = replace(copy, asks={})
+            self.phones[copy.name] = replace(copy, asks={}, hidden=set(copy.hidden))
             self.mark_copy(self.phones[copy.name])
             self.counts["devices restored"] += 1
 
@@ -427,6 +427,9 @@ class World:
             seen = {id: body for _, id, body in sync_device.events(phone.replica, self.now_ms)}
             if seen != held:
                 raise Broken(f"divergence: device {phone.name} shows {seen.keys() ^ held.keys()} otherwise")
+        repairs = ("servers restored", "clones", "devices restored", "leases ended")
+        if self.counts["started anew"] and not any(self.counts[repair] for repair in repairs):
+            raise Broken("divergence: a device had to start anew without any cause")
         if any(self.facts[id].body != body for id, body in held.items()):
             raise Broken("divergence: an event is not as it was recorded")
         if held.keys() & self.erased:
@@ -475,8 +478,8 @@ def _takes(erase: str, body: str) -> bool:
 
 ACTIONS = {
     **{"record": 22, "prefer": 4, "say_unknown": 1, "consent": 2, "erase": 1, "erase_some": 3},
-    **{"ask_push": 22, "ask_page": 26, "carry": 90, "crash": 3, "sleep": 1, "compact": 3},
-    **{"copy_phone": 2, "restore_phone": 1, "back_up_server": 1, "restore_server": 1, "lose_phone": 0.5, "join": 1},
+    **{"ask_push": 22, "ask_page": 26, "carry": 90, "crash": 3, "sleep": 1, "compact": 6},
+    **{"copy_phone": 3, "restore_phone": 1, "back_up_server": 1, "restore_server": 1, "lose_phone": 0.5, "join": 1},
 }
 
 

@@ -1,0 +1,143 @@
+"""Planted faults: each a small variant of one rule, which the simulator must catch; a world is made with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from simulator import World
+from xrec_sdk import sync_device, sync_merge, sync_server
+from xrec_sdk.sync import Page
+from xrec_sdk.sync_merge import Consent
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def cursor_ahead(patch: pytest.MonkeyPatch) -> None:
+    """The cursor is taken from the profile's seq, not from the last row of the page."""
+    right = sync_server.page
+
+    def wrong(*given: Any) -> tuple[Page, Any]:
+        page, writes = right(*given)
+        return (page if page.code else replace(page, next=page.head.seq, more=False)), writes
+
+    patch.setattr(sync_server, "page", wrong)
+
+
+def no_floor(patch: pytest.MonkeyPatch) -> None:
+    """A device keeps events below the floor and takes no notice that digests differ."""
+    patch.setattr(sync_device, "_is_retired", lambda *given: False)
+
+
+def by_event_id_only(patch: pytest.MonkeyPatch) -> None:
+    """The server knows a repeated operation by its event's id, and not by its device's number."""
+    right = sync_server.accept
+
+    def wrong(profile: Any, device: Any, push: Any, *given: Any) -> Any:
+        forgetful = replace(device, high_water=min(device.high_water, push.first - 1), recent=(), first=1)
+        return right(profile, forgetful, push, *given)
+
+    patch.setattr(sync_server, "accept", wrong)
+
+
+def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
+    """The server takes operations of older epochs."""
+    right = sync_server._Work._unwelcome
+    patch.setattr(sync_server._Work, "_unwelcome", lambda work, op: right(work, replace(op, epoch=work.head.epoch)))
+
+
+def acknowledged_before_persisted(patch: pytest.MonkeyPatch) -> None:
+    """The server answers, and dies before it commits: one write in ten."""
+
+    def wrong(world: World, writes: Any) -> None:
+        if world.random.random() > 0.1:
+            world.server.commit(writes)
+
+    patch.setattr(World, "persist", wrong)
+
+
+def no_clamp(patch: pytest.MonkeyPatch) -> None:
+    """The server believes every clock."""
+    patch.setattr(sync_server, "clamp", lambda hlc, now_ms, ahead_ms: hlc)
+
+
+def grant_wins(patch: pytest.MonkeyPatch) -> None:
+    """Of a grant and a refusal the later clock wins, the grant on a tie."""
+
+    def wrong(one: Consent, other: Consent) -> Consent:
+        joined = sync_merge.join_consent(one, other)
+        return replace(joined, over=joined.refused) if one.is_granted or other.is_granted else joined
+
+    patch.setattr(sync_server, "join_consent", wrong)
+
+
+def erasure_forgotten_early(patch: pytest.MonkeyPatch) -> None:
+    """Compaction drops erasures that not every device has passed, and says nothing of it."""
+    right = sync_server.compact
+
+    def wrong(profile: Any, *given: Any) -> Any:
+        events, erasures, devices, *rest = given
+        eager = [replace(device, passed=profile.head.seq) for device in devices]
+        writes = right(profile, events, erasures, eager, *rest)
+        head = replace(writes.profile.head, forgotten=profile.head.forgotten)
+        return replace(writes, profile=replace(writes.profile, head=head))
+
+    patch.setattr(sync_server, "compact", wrong)
+
+
+def nop_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """An operation that was erased before it was sent is taken out of the queue, and its number is missing."""
+
+    def wrong(draft: Any, one: Any, code: str | None = None) -> None:
+        draft.queue[one.op.dseq] = None
+
+    patch.setattr(sync_device._Draft, "void", wrong)
+
+
+def copies_unseen(patch: pytest.MonkeyPatch) -> None:
+    """The server does not compare what it has with what is sent again."""
+    patch.setattr(sync_server, "_is_copied", lambda device, push: False)
+
+
+def queue_not_erased(patch: pytest.MonkeyPatch) -> None:
+    """An erasure reaches the rows of a device, but not what it has yet to send."""
+    patch.setattr(sync_device, "_own_erase", lambda draft, id: 0)
+
+
+def no_generation(patch: pytest.MonkeyPatch) -> None:
+    """A restored server says nothing of it: the ledger is not applied and the generation stays."""
+
+    def wrong(profile: Any, rows: Any, ledger: Any, now_ms: int) -> Any:
+        return ledger, sync_server.Writes(profile)
+
+    patch.setattr(sync_server, "restored", wrong)
+
+
+FAULTS: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        cursor_ahead,
+        no_floor,
+        by_event_id_only,
+        no_epoch_check,
+        acknowledged_before_persisted,
+        no_clamp,
+        grant_wins,
+        erasure_forgotten_early,
+        nop_forgotten,
+        copies_unseen,
+        queue_not_erased,
+        no_generation,
+    )
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Run with one fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        FAULTS[name](patch)
+        yield
