@@ -1,4 +1,4 @@
-"""Planted faults: each a small variant of one rule, which the simulator must catch; a world is made with one of them."""
+"""Planted faults: each a small variant of one rule, which the simulator must catch."""
 
 from __future__ import annotations
 
