@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from xrec_sdk.catalog import pack_catalog
 from xrec_sdk.conformance import check_conformance
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.idtable import pack_ids
-from xrec_sdk.manifest import FileRecord, ItemSections, Manifest, Section
+from xrec_sdk.manifest import FileRecord, ItemSections, Manifest, RankerRecord, Section
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.signature import sign
 
@@ -80,9 +80,10 @@ def _stage(
     stage: Path, model: ExportModel, cases: Sequence[ParityCase], release: Release, tolerance: Tolerance
 ) -> Parity:
     """Write a draft, measure it with the SDK as a device would run it, and write the signed bundle over it."""
-    items = quantize_table(model.item_table, model.prior)
+    ranker = model.ranker
+    items = quantize_table(model.item_table, model.prior, None if ranker is None else ranker.item_features)
     packed, sections = pack_items(items)
-    encoder, scorer = build_encoder(model.encoder, items, sections), build_scorer(items, sections)
+    encoder, scorer = build_encoder(model.encoder, items, sections), build_scorer(items, sections, ranker)
     draft: dict[str, bytes] = {
         "encoder.onnx": encoder.SerializeToString(deterministic=True),
         "scorer.onnx": scorer.SerializeToString(deterministic=True),
@@ -100,8 +101,10 @@ def _stage(
     runtime = Runtime(drafted)
 
     measured = parity.measure(model, runtime, cases)
+    if ranker is not None:
+        measured = replace(measured, probability_gap=parity.probability_gap(ranker, model.prior, drafted, cases))
     parity.check(measured, tolerance)
-    golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], model.prior, runtime)
+    golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], model.prior, runtime, ranker)
     text = card.render(model, release.name, release.number, release.created_at, measured, tolerance)
     final = {**draft, "conformance.json": golden, "card.md": text.encode("utf-8")}
     certificate = parity.to_manifest(measured, tolerance)
@@ -142,6 +145,7 @@ def _manifest(
         files=records,
         parity=certificate,
         model=model.facts,
+        ranker=None if model.ranker is None else RankerRecord(model.ranker.events, model.ranker.horizon_ms),
     )
 
 

@@ -23,6 +23,7 @@ def render(model: ExportModel, name: str, release: int, created_at: str, parity:
         f"- Seen items ({', '.join(model.seen_events) or 'no event'}): {'left out' if model.filter_seen else 'kept'}, "
         "unless the app says otherwise.",
         f"- Repeat rule: {_repeat(model)}",
+        *_ranker(model),
         "",
         "## What quantization costs",
         "",
@@ -49,6 +50,13 @@ def render(model: ExportModel, name: str, release: int, created_at: str, parity:
         "",
     ]
     return "\n".join(lines)
+
+
+def _ranker(model: ExportModel) -> list[str]:
+    if model.ranker is None:
+        return []
+    days = model.ranker.horizon_ms / 86_400_000
+    return [f"- Probability: of {' or '.join(model.ranker.events)} within {days:g} days from now."]
 
 
 def _repeat(model: ExportModel) -> str:

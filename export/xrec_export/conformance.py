@@ -17,6 +17,7 @@ from xrec_sdk.history import History, Vocabulary
 from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
 
 from xrec_export import reference
+from xrec_export.ranker_graph import ExportRanker
 
 RELATIVE_TOLERANCE = 1e-4
 FORBIDDEN = -1e30
@@ -24,9 +25,16 @@ FORBIDDEN = -1e30
 
 
 def make(
-    vocabulary: Vocabulary, table: NDArray[np.float32], prior: NDArray[np.float32] | None, runtime: Runtime
+    vocabulary: Vocabulary,
+    table: NDArray[np.float32],
+    prior: NDArray[np.float32] | None,
+    runtime: Runtime,
+    ranker: ExportRanker | None = None,
 ) -> bytes:
-    """Return conformance.json for the dequantized rows (N, D), their prior (N,), and a runtime on the same graphs."""
+    """Return conformance.json for the dequantized rows (N, D), their prior (N,), and a runtime on the same graphs.
+
+    With a ranker each case has a context, and the probabilities that torch gives.
+    """
     random = np.random.default_rng(0)
     count = len(table)
     longest = vocabulary.max_history
@@ -35,6 +43,8 @@ def make(
     cases = [
         _case(_history(length, count, vocabulary, random), k, table, prior, runtime, random) for length, k in asked
     ]
+    if ranker is not None:
+        cases = [_with_probabilities(case, table, prior, runtime, ranker, random) for case in cases]
     largest = max(abs(score) for case in cases for score in case["top_scores"] if score > FORBIDDEN / 2)
     document = {"tolerance": RELATIVE_TOLERANCE * max(1.0, largest), "cases": cases}
     return (json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
@@ -72,3 +82,20 @@ def _case(
         "top_rows": top.tolist(),
         "top_scores": biased[top].astype(float).tolist(),
     }
+
+
+def _with_probabilities(
+    case: dict[str, Any],
+    table: NDArray[np.float32],
+    prior: NDArray[np.float32] | None,
+    runtime: Runtime,
+    ranker: ExportRanker,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    history = History(*(np.array(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
+    user, context = runtime.encode(history), reference.random_context(len(history), random)
+    rows = np.array(case["top_rows"], dtype=np.int32)
+    bias = np.array(case["bias_rows"], dtype=np.int32), np.array(case["bias_values"], dtype=np.float32)
+    pairs = reference.pairs(user, table[rows], rows, prior, bias)
+    found = ranker.reference(user, context, rows, table[rows], pairs)
+    return {**case, "context": context.astype(float).tolist(), "top_probabilities": found.astype(float).tolist()}

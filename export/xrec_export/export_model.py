@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
+from xrec_export.ranker_graph import ExportRanker
+
 
 @dataclass(frozen=True)
 class ExportModel:
@@ -17,8 +19,8 @@ class ExportModel:
 
     ``encoder`` maps (B, L, D) float32 rows and three (B, L) int32 codes to (B, D), in eval mode. ``item_table`` is
     (N, D) float32, before or after fake quantization. ``prior`` (N,) float32 is added to everyone's scores, None where
-    there is none. ``entries`` are what the app shows of an item. ``facts`` go into the manifest's ``model`` and the
-    card.
+    there is none. ``ranker`` gives the probabilities, None where there is none. ``entries`` are what the app shows of
+    an item. ``facts`` go into the manifest's ``model`` and the card.
     """
 
     encoder: nn.Module
@@ -31,6 +33,7 @@ class ExportModel:
     filter_seen: bool = True
     repeat: RepeatRule | None = None
     prior: NDArray[np.float32] | None = None
+    ranker: ExportRanker | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from xrec_trainer.run import load_run
 
 from xrec_export.export_model import ExportModel, ParityCase, excluding
+from xrec_export.export_ranker import ranker_of
 
 
 class LastPosition(nn.Module):
@@ -40,6 +41,7 @@ def load(folder: Path, case_limit: int = 1000) -> tuple[ExportModel, list[Parity
         filter_seen=run.filter_seen,
         repeat=run.repeat,
         prior=prior if prior.any() else None,
+        ranker=ranker_of(run),
         facts={name: value for name, value in run.facts.items() if name != "curve"},
     )
     return exported, [excluding(*case) for case in run.parity_cases(case_limit)]

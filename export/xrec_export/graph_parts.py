@@ -39,6 +39,13 @@ class Graph:
         self.nodes.append(node)
         return outputs[0], outputs[1]
 
+    def split(self, values: str, sizes: str, count: int) -> list[str]:
+        """Append a Split along the first axis into ``count`` parts and return their names."""
+        name = f"{self.prefix}split_{len(self.nodes)}"
+        parts = [f"{name}_{place}" for place in range(count)]
+        self.nodes.append(helper.make_node("Split", [values, sizes], parts, name=name, axis=0))
+        return parts
+
     def constant(self, value: Any, dtype: Any) -> str:
         """Return the name of a constant; equal constants are stored once."""
         array = np.asarray(value, dtype=dtype)

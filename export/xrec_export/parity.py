@@ -9,14 +9,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from xrec_sdk.bundle import Bundle
 from xrec_sdk.errors import GateError
 from xrec_sdk.runtime import Runtime
 
 from xrec_export import reference
 from xrec_export.export_model import ExportModel, ParityCase
+from xrec_export.ranker_graph import ExportRanker
 
 TOP = 10
 RESAMPLES = 2000
+PROBABILITY_CASES = 200
+MAX_PROBABILITY_GAP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Parity:
     ndcg_bundle: float
     ndcg_difference: float
     ndcg_difference_95: tuple[float, float]
+    probability_gap: float | None = None
+    """The largest difference between a probability of the bundle and torch's; None without a ranker."""
 
     @property
     def ndcg_loss(self) -> float:
@@ -69,6 +75,24 @@ def measure(model: ExportModel, runtime: Runtime, cases: Sequence[ParityCase]) -
     )
 
 
+def probability_gap(
+    ranker: ExportRanker, prior: NDArray[np.float32] | None, bundle: Bundle, cases: Sequence[ParityCase]
+) -> float:
+    """Return the largest difference between the bundle's probabilities and torch's, asked the same at random times."""
+    runtime, random, largest = Runtime(bundle), np.random.default_rng(0), 0.0
+    for case in cases[:PROBABILITY_CASES]:
+        user, context = runtime.encode(case.history), reference.random_context(len(case.history), random)
+        bias = case.bias_rows, case.bias_values
+        k = min(TOP, len(bundle.ids))
+        rows, _, found = runtime.top_probable(user, k, runtime.no_bias(), bias, context)
+        pairs = reference.pairs(user, bundle.item_vectors(rows), rows, prior, bias)
+        expected = ranker.reference(user, context, rows, bundle.item_vectors(rows), pairs)
+        if found is None or len(found) != len(expected):
+            return float("inf")
+        largest = max(largest, float(np.abs(found - expected).max(initial=0)))
+    return largest
+
+
 def check(parity: Parity, tolerance: Tolerance) -> None:
     """Raise GateError ``gate.parity`` where a bundle misses its tolerance."""
     if parity.overlap < tolerance.min_overlap:
@@ -83,11 +107,19 @@ def check(parity: Parity, tolerance: Tolerance) -> None:
             f"the bundle loses {100 * parity.ndcg_loss:.2f} % of NDCG@{TOP} ({parity.ndcg_float:.4f} to "
             f"{parity.ndcg_bundle:.4f}), at most {100 * tolerance.max_ndcg_loss:.2f} % is allowed",
         )
+    if parity.probability_gap is not None and not parity.probability_gap <= MAX_PROBABILITY_GAP:
+        raise GateError(
+            "gate.parity",
+            f"a probability of the bundle is {parity.probability_gap:g} off torch's, at most {MAX_PROBABILITY_GAP:g} "
+            "is allowed; make the ranker again with: xrec-train rank",
+        )
 
 
 def to_manifest(parity: Parity, tolerance: Tolerance) -> dict[str, object]:
     """Return the certificate as the manifest holds it."""
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(parity).items()}
+    if parity.probability_gap is None:
+        del fields["probability_gap"]
     return {**fields, "top": TOP, "tolerance": asdict(tolerance)}
 
 

@@ -19,13 +19,15 @@ class QuantizedTable:
     """The items of a bundle: ``table`` int8 (nb, D, 128), ``scale``, ``bias`` and ``prior`` float32 (nb, 128).
 
     ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows.
-    ``prior`` is what an item's score gains for everyone, None where none gains anything.
+    ``prior`` is what an item's score gains for everyone, None where none gains anything; ``features`` float32 (2, Np)
+    is what a ranker reads of each item, None without one.
     """
 
     table: NDArray[np.int8]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     prior: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
 
     @property
     def blocks(self) -> int:
@@ -50,10 +52,14 @@ def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[
     return quantized, scale
 
 
-def quantize_table(rows: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> QuantizedTable:
+def quantize_table(
+    rows: NDArray[np.float32],
+    prior: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
+) -> QuantizedTable:
     """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1.
 
-    ``prior`` is (N,) float32.
+    ``prior`` is (N,) float32, ``features`` (N, 2) float32.
     """
     count, width = rows.shape
     blocks = -(-count // BLOCK_ITEMS)
@@ -73,8 +79,16 @@ def quantize_table(rows: NDArray[np.float32], prior: NDArray[np.float32] | None 
         padded_prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
         padded_prior[:count] = prior
         padded_prior = padded_prior.reshape(blocks, BLOCK_ITEMS)
+    padded_features = None
+    if features is not None:
+        padded_features = np.zeros((features.shape[1], blocks * BLOCK_ITEMS), dtype=np.float32)
+        padded_features[:, :count] = features.T
     return QuantizedTable(
-        table, padded_scale.reshape(blocks, BLOCK_ITEMS), bias.reshape(blocks, BLOCK_ITEMS), padded_prior
+        table,
+        padded_scale.reshape(blocks, BLOCK_ITEMS),
+        bias.reshape(blocks, BLOCK_ITEMS),
+        padded_prior,
+        padded_features,
     )
 
 
@@ -93,6 +107,7 @@ def pack_items(items: QuantizedTable) -> tuple[bytes, dict[str, Section]]:
         ("scale", items.scale, "<f4"),
         ("bias", items.bias, "<f4"),
         ("prior", items.prior, "<f4"),
+        ("features", items.features, "<f4"),
     ):
         if array is None:
             continue

@@ -30,6 +30,25 @@ def score(
     return scores if prior is None else scores + prior
 
 
+def pairs(
+    user: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    prior: NDArray[np.float32] | None,
+    bias: tuple[NDArray[np.int32], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return what the ranker reads of rows (k,) and their vectors (k, D) for this user: score, prior, bias, (k, 3)."""
+    gain_of = dict(zip(bias[0].tolist(), bias[1].tolist(), strict=True))
+    gains = np.array([gain_of.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
+    return np.stack([score(user, vectors, None), np.zeros_like(gains) if prior is None else prior[rows], gains], axis=1)
+
+
+def random_context(length: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Return a context as xrec_sdk.context gives it for a history of this length, at a random time."""
+    last, first = sorted(random.uniform(0, 400, size=2))
+    return np.array([random.integers(0, 3), random.uniform(0, 24), length, last, first], dtype=np.float32)
+
+
 def add_biases(
     scores: NDArray[np.float32], rows: NDArray[np.int32], values: NDArray[np.float32]
 ) -> NDArray[np.float32]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from xrec_sdk.context import CONTEXT
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
 from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
 from xrec_export.quantize import USER_ZERO_POINT, QuantizedTable
+from xrec_export.ranker_graph import Candidates, ExportRanker, add_probabilities
 
 USER_LEVELS = 63
 SMALLEST_USER = 1e-25
@@ -18,8 +20,13 @@ CANDIDATES_PER_ANSWER = 3
 LEAST_CANDIDATES = 32
 
 
-def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
-    """Return scorer.onnx for a table; its two big tensors are external data at ``sections`` of items.bin."""
+def build_scorer(
+    items: QuantizedTable, sections: dict[str, Section], ranker: ExportRanker | None = None
+) -> onnx.ModelProto:
+    """Return scorer.onnx for a table; its big tensors are external data at ``sections`` of items.bin.
+
+    With a ranker it has one more input, ``context``, and one more output, ``top_probabilities``.
+    """
     graph = Graph()
     padded = items.blocks * BLOCK_ITEMS
     answers = graph.add("Cast", "k", to=TensorProto.INT64)
@@ -34,18 +41,29 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
     block, lane = _candidates(graph, coarse, count, items.blocks)
     rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK_ITEMS, np.int64)), lane)
     item_scale = graph.add("Gather", scale, rows, axis=0)
-    scores = _score_exactly(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    vectors = _vectors(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    product = scores = _score_exactly(graph, vectors)
+    prior = None
     if items.prior is not None:
-        scores = graph.add("Add", scores, graph.add("Gather", "item_prior", rows, axis=0))
+        prior = graph.add("Gather", "item_prior", rows, axis=0)
+        scores = graph.add("Add", scores, prior)
     # A zero that no runtime knows before it runs, so that none folds Np zeros into the model.
     zero = graph.add("Sub", user_scale, user_scale)
-    scores = _add_biases(graph, scores, rows, graph.add("Expand", zero, graph.constant([padded], np.int64)))
+    bias = _biases(graph, rows, graph.add("Expand", zero, graph.constant([padded], np.int64)))
+    scores = _add_biases(graph, scores, rows, bias)
 
     best, places_of_best = graph.top(scores, answers, largest=True)
     graph.add("Identity", best, out="top_scores")
     top_rows = graph.add("Gather", rows, places_of_best, axis=0)
     graph.add("Cast", top_rows, out="top_rows", to=TensorProto.INT32)
     value = helper.make_tensor_value_info
+    inputs, outputs = [], []
+    if ranker is not None and items.features is not None:
+        features = graph.external("item_features", items.features, sections["features"])
+        probabilities = add_probabilities(graph, ranker, features, Candidates(rows, vectors, product, prior, bias))
+        graph.add("Gather", probabilities, places_of_best, out="top_probabilities", axis=0)
+        inputs = [value("context", TensorProto.FLOAT, [len(CONTEXT)])]
+        outputs = [value("top_probabilities", TensorProto.FLOAT, ["top"])]
     return make_model(
         graph,
         "scorer",
@@ -56,8 +74,9 @@ def build_scorer(items: QuantizedTable, sections: dict[str, Section]) -> onnx.Mo
             value("bias_rows", TensorProto.INT32, ["E"]),
             value("bias_values", TensorProto.FLOAT, ["E"]),
             value("k", TensorProto.INT32, [1]),
+            *inputs,
         ],
-        [value("top_rows", TensorProto.INT32, ["top"]), value("top_scores", TensorProto.FLOAT, ["top"])],
+        [value("top_rows", TensorProto.INT32, ["top"]), value("top_scores", TensorProto.FLOAT, ["top"]), *outputs],
     )
 
 
@@ -104,8 +123,8 @@ def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str
     return block, graph.add("Mod", places, block_size)
 
 
-def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, width: int) -> str:
-    """Score rows (M,) in float32, (M,): the sum runs over the width in order, the same on every CPU.
+def _vectors(graph: Graph, table: str, scale: str, block: str, lane: str, width: int) -> str:
+    """Return the float32 vectors of rows (M,), (D, M).
 
     ``table`` is flat: one element is gathered faster by one index than by three. A row is gathered whole before the
     next, near each other in memory, and the rows are then transposed for the sum.
@@ -115,14 +134,23 @@ def _score_exactly(graph: Graph, table: str, scale: str, block: str, lane: str, 
     index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (M, D)
     elements = graph.add("Reshape", gather_elements(graph, table, index), graph.constant([-1, width], np.int64))
     quantized = graph.add("Transpose", elements, perm=[1, 0])  # (D, M)
-    item = graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
-    products = graph.add("Mul", item, graph.add("Transpose", "user", perm=[1, 0]))
+    return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
+
+
+def _score_exactly(graph: Graph, vectors: str) -> str:
+    """Score vectors (D, M) in float32, (M,): the sum runs over the width in order, the same on every CPU."""
+    products = graph.add("Mul", vectors, graph.add("Transpose", "user", perm=[1, 0]))
     return graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
 
 
-def _add_biases(graph: Graph, scores: str, rows: str, zeros: str) -> str:
-    """Return the scores of rows (M,) with the biases of the call, -inf where ``item_bias`` forbids; zeros are (Np,)."""
+def _biases(graph: Graph, rows: str, zeros: str) -> str:
+    """Return the biases of the call for rows (M,); zeros are (Np,)."""
     bias = graph.add("ScatterElements", zeros, "bias_rows", "bias_values", axis=0, reduction="add")
-    scores = graph.add("Add", scores, graph.add("Gather", bias, rows, axis=0))
+    return graph.add("Gather", bias, rows, axis=0)
+
+
+def _add_biases(graph: Graph, scores: str, rows: str, bias: str) -> str:
+    """Return the scores of rows (M,) with their biases, -inf where ``item_bias`` forbids."""
+    scores = graph.add("Add", scores, bias)
     is_forbidden = graph.add("IsInf", graph.add("Gather", "item_bias", rows, axis=0))
     return graph.add("Where", is_forbidden, graph.constant(-np.inf, np.float32), scores)

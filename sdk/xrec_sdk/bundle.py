@@ -23,7 +23,14 @@ from xrec_sdk.archive import ZipSource
 from xrec_sdk.catalog import Catalog
 from xrec_sdk.errors import BundleDamaged, BundleUntrusted, UsageError
 from xrec_sdk.idtable import IdTable
-from xrec_sdk.manifest import BLOCK_ITEMS, MAX_MANIFEST_BYTES, FileRecord, Manifest, parse_manifest
+from xrec_sdk.manifest import (
+    BLOCK_ITEMS,
+    MAX_MANIFEST_BYTES,
+    RANKER_FEATURES,
+    FileRecord,
+    Manifest,
+    parse_manifest,
+)
 from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, verify
 
 MANIFEST = "manifest.json"
@@ -48,8 +55,8 @@ class Bundle:
     """A bundle that has passed every check.
 
     ``table`` is int8 [nb, d, 128], ``scale``, ``bias`` and ``prior`` are float32 [nb, 128], views of the mapped
-    items.bin (a prior that the bundle lacks is zero); ``key`` is the pinned key that signed it, None where unsigned
-    bundles were allowed.
+    items.bin (a prior that the bundle lacks is zero), and so is ``features``, float32 [2, 128 nb], None without a
+    ranker; ``key`` is the pinned key that signed it, None where unsigned bundles were allowed.
     """
 
     manifest: Manifest
@@ -64,6 +71,7 @@ class Bundle:
     conformance: bytes
     card: str
     key: str | None
+    features: NDArray[np.float32] | None = None
 
     def item_vectors(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the item vectors of these rows, (R, d) float32."""
@@ -242,6 +250,12 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         if sections.prior
         else np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
     )
+    features = None
+    if sections.features:
+        features = np.frombuffer(items, "<f4", RANKER_FEATURES * blocks * BLOCK_ITEMS, sections.features.offset)
+        features = features.reshape(RANKER_FEATURES, -1)
+        if not np.isfinite(features).all():
+            raise BundleDamaged("bundle.items_malformed", "items.bin holds a feature that is not finite")
     if not np.isfinite(prior).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a prior that is not finite")
     if not np.isfinite(scale).all():
@@ -265,4 +279,5 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         conformance=bytes(contents["conformance.json"]),
         card=card,
         key=key,
+        features=features,
     )

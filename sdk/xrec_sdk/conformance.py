@@ -2,7 +2,8 @@
 
 conformance.json is ``{"tolerance": t, "cases": [...]}``; a case holds the encoder's ``rows``, ``events``, ``devices``
 and ``gaps`` (lists of one length; empty means the zero vector), the scorer's ``k``, ``bias_rows`` and ``bias_values``,
-and what must come out: ``top_rows`` and ``top_scores``. The item bias allows every item.
+and what must come out: ``top_rows`` and ``top_scores``. The item bias allows every item. In a bundle with a ranker a
+case holds ``context`` and ``top_probabilities`` too, which may differ by PROBABILITY_TOLERANCE.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.errors import BundleDamaged
 from xrec_sdk.history import History
 from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+
+PROBABILITY_TOLERANCE = 1e-5
 
 
 def check_conformance(runtime: Runtime, bundle: Bundle) -> int:
@@ -39,16 +42,33 @@ def check_conformance(runtime: Runtime, bundle: Bundle) -> int:
 
 def _check(runtime: Runtime, case: Mapping[str, Any], tolerance: float, place: int) -> None:
     history = History(*(np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
-    rows, scores = runtime.top(
-        runtime.encode(history),
-        int(case["k"]),
-        runtime.no_bias(),
+    user = runtime.encode(history)
+    bias = (
         np.asarray(case.get("bias_rows", ()), dtype=np.int32),
         np.asarray(case.get("bias_values", ()), dtype=np.float32),
     )
+    rows, scores = runtime.top(user, int(case["k"]), runtime.no_bias(), *bias)
     expected = np.asarray(case["top_rows"], dtype=np.int32), np.asarray(case["top_scores"], dtype=np.float32)
+    if "top_probabilities" in case:
+        _check_probabilities(runtime, case, user, bias, place)
     if not _agree(rows, scores, expected[0], expected[1], tolerance):
         raise BundleDamaged("bundle.conformance_failed", f"case {place} of conformance.json gives another list here")
+
+
+def _check_probabilities(
+    runtime: Runtime,
+    case: Mapping[str, Any],
+    user: NDArray[np.float32],
+    bias: tuple[NDArray[np.int32], NDArray[np.float32]],
+    place: int,
+) -> None:
+    context = np.asarray(case["context"], dtype=np.float32)
+    rows, _, found = runtime.top_probable(user, int(case["k"]), runtime.no_bias(), bias, context)
+    expected = dict(zip(case["top_rows"], case["top_probabilities"], strict=True))
+    listed = [] if found is None else list(zip(rows.tolist(), found.tolist(), strict=True))
+    # Rows of like scores may change places, and one may come in for another at the last.
+    if not listed or any(abs(expected.get(row, one) - one) > PROBABILITY_TOLERANCE for row, one in listed):
+        raise BundleDamaged("bundle.conformance_failed", f"case {place} of conformance.json: other probabilities here")
 
 
 def _agree(

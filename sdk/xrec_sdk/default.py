@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from xrec_sdk.bundle import Bundle
+from xrec_sdk.context import Context
 from xrec_sdk.errors import UsageError
 from xrec_sdk.profile import MAX_EVENTS
 from xrec_sdk.recommender import UNKNOWN_DEVICE, Recommender, Where
@@ -74,6 +75,7 @@ def recommend(
     max_per_category: int | None = None,
     diversity: float = 0.0,
     personalised: bool = True,
+    context: Context | None = None,
     explain: bool = False,
 ) -> list[Recommendation]:
     """Return the best ``k`` items; see :meth:`Recommender.recommend`."""
@@ -86,6 +88,7 @@ def recommend(
         max_per_category=max_per_category,
         diversity=diversity,
         personalised=personalised,
+        context=context,
         explain=explain,
     )
 

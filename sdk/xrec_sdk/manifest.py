@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported
 from xrec_sdk.history import RepeatRule, Vocabulary
 from xrec_sdk.idtable import MAX_ITEMS
@@ -28,6 +29,8 @@ MAX_HISTORY = 10_000
 MAX_NAMES = 256
 MAX_FILES = 64
 MAX_TIME_MS = 1 << 53
+RANKER_FEATURES = 2
+"""Numbers of each item that a ranker reads besides its row: log of its training events and log of its price."""
 
 REQUIRED_FILES = (
     "card.md",
@@ -62,12 +65,21 @@ class Section:
 
 @dataclass(frozen=True)
 class ItemSections:
-    """The sections of items.bin; ``prior`` is None where no item has one."""
+    """The sections of items.bin; ``prior`` is None where no item has one, ``features`` without a ranker."""
 
     table: Section
     scale: Section
     bias: Section
     prior: Section | None = None
+    features: Section | None = None
+
+
+@dataclass(frozen=True)
+class RankerRecord:
+    """What the ranker's probability is of: one of ``events`` with the item within ``horizon_ms`` from now."""
+
+    events: tuple[str, ...]
+    horizon_ms: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ class Manifest:
     files: Mapping[str, FileRecord]
     parity: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
+    ranker: RankerRecord | None = None
     minimum_sdk: str = "0.1.0"
     format_version: int = FORMAT_VERSION
 
@@ -104,10 +117,11 @@ class Manifest:
         return self.block_count * BLOCK_ITEMS
 
 
-def section_sizes(item_count: int, width: int) -> dict[str, int]:
+def section_sizes(item_count: int, width: int, *, has_ranker: bool = False) -> dict[str, int]:
     """Return the exact size of each section of items.bin in bytes."""
     padded = -(-item_count // BLOCK_ITEMS) * BLOCK_ITEMS
-    return {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded, "prior": 4 * padded}
+    sizes = {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded, "prior": 4 * padded}
+    return {**sizes, "features": 4 * RANKER_FEATURES * padded} if has_ranker else sizes
 
 
 def to_bytes(manifest: Manifest) -> bytes:
@@ -128,11 +142,18 @@ def to_bytes(manifest: Manifest) -> bytes:
         },
         "seen": {"events": manifest.seen_events, "filter": manifest.filter_seen},
         "repeat": repeat and {"weight": repeat.weight, "half_life_ms": repeat.half_life_ms, "events": repeat.events},
-        "items": {name: part and vars(part) for name, part in vars(manifest.items).items()},
+        "items": {
+            name: part and vars(part)
+            for name, part in vars(manifest.items).items()
+            if part is not None or name != "features"
+        },
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "parity": dict(manifest.parity),
         "model": dict(manifest.model),
     }
+    if manifest.ranker is not None:
+        ranker = manifest.ranker
+        fields["ranker"] = {"events": ranker.events, "horizon_ms": ranker.horizon_ms, "context": CONTEXT}
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     written = text.encode("utf-8")
     parse_manifest(written)
@@ -161,6 +182,8 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
     files = _files(top.child("files"))
     vocabulary = _vocabulary(top.child("vocabulary"))
     seen = top.child("seen")
+    ranker = _ranker(top)
+    sizes = section_sizes(item_count, width, has_ranker=ranker is not None)
     return Manifest(
         name=top.text("name"),
         release=top.integer("release", 1, 1 << 53),
@@ -174,10 +197,11 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
         seen_events=seen.names("events"),
         filter_seen=seen.boolean("filter"),
         repeat=_repeat(top),
-        items=_items(top.child("items"), section_sizes(item_count, width), files["items.bin"].bytes),
+        items=_items(top.child("items"), sizes, files["items.bin"].bytes),
         files=files,
         parity=top.child("parity").values,
         model=top.child("model").values,
+        ranker=ranker,
         minimum_sdk=minimum_sdk,
     )
 
@@ -294,6 +318,18 @@ def _repeat(top: _Fields) -> RepeatRule | None:
     if not math.isfinite(weight):
         _fail("repeat.weight must be finite")
     return RepeatRule(weight, fields.integer("half_life_ms", 1, MAX_TIME_MS), fields.names("events"))
+
+
+def _ranker(top: _Fields) -> RankerRecord | None:
+    if top.values.get("ranker") is None:
+        return None
+    fields = top.child("ranker")
+    context = fields.names("context")
+    if context != CONTEXT:
+        raise BundleUnsupported(
+            "bundle.ranker_context", f"the ranker reads {', '.join(context)}; this SDK knows {', '.join(CONTEXT)}"
+        )
+    return RankerRecord(fields.names("events"), fields.integer("horizon_ms", 1, MAX_TIME_MS))
 
 
 def _files(fields: _Fields) -> dict[str, FileRecord]:

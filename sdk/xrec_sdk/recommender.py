@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle, open_bundle
+from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
 from xrec_sdk.eventid import new_event_id
 from xrec_sdk.profile import MAX_EVENTS, Mark, Profile
 from xrec_sdk.reasons import find_reasons
 from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
-from xrec_sdk.runtime import Runtime
+from xrec_sdk.runtime import Runtime, Top
 from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid, history_of
 
 Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
@@ -53,6 +54,7 @@ class _Choice:
     cap: int | None
     diversity: float
     with_prior: bool = True
+    context: NDArray[np.float32] | None = None
 
 
 class Recommender:
@@ -138,6 +140,7 @@ class Recommender:
         max_per_category: int | None = None,
         diversity: float = 0.0,
         personalised: bool = True,
+        context: Context | None = None,
         explain: bool = False,
     ) -> list[Recommendation]:
         """Return the best ``k`` items, best first, fewer where the rules allow fewer; ties go to the more popular.
@@ -147,7 +150,9 @@ class Recommender:
         buying again instead; None is the bundle's default. ``where`` is ``{"category": name or names}`` or a function
         of a catalogue entry. ``max_per_category`` caps each category (items of none are free). ``diversity`` from 0 to
         1 trades score for unlikeness. ``personalised=False`` does not read the profile: the popular items, the rules of
-        the call applied. ``explain`` adds reasons.
+        the call applied. ``context`` is what the ranker reads of the moment where the app knows better:
+        ``{"device": name}``, else the last event's, and ``{"hour": 0 to 24}`` in UTC, else the clock's. ``explain``
+        adds reasons.
         """
         _check_count("k", k, 0)
         if max_per_category is not None:
@@ -163,9 +168,10 @@ class Recommender:
         known = self._known() if personalised else None
         bias = forbid(self._bias(known, filter_seen), excluded)
         user = known.user if known else self._nobody
-        choice = _Choice(k, where if callable(where) else None, max_per_category, float(diversity))
-        rows, scores = self._choose(user, item_bias, bias, choice)
-        return self._results(rows, scores, known if explain else None)
+        allows = where if callable(where) else None
+        choice = _Choice(k, allows, max_per_category, float(diversity), context=self._context(known, context))
+        top = self._choose(user, item_bias, bias, choice)
+        return self._results(top, known if explain else None)
 
     def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
         """Return the ``k`` items that score best for someone whose taste is this item, itself left out.
@@ -181,8 +187,7 @@ class Recommender:
         alone = np.asarray([row], dtype=np.int32)
         bias = forbid(NO_BIAS, alone)
         choice = _Choice(k, None, None, 0.0, with_prior=False)
-        rows, scores = self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, choice)
-        return self._results(rows, scores, None)
+        return self._results(self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, choice), None)
 
     def score(self, items: Iterable[str]) -> dict[str, float]:
         """Return the score of each item as :meth:`recommend` with the bundle's default would rank it.
@@ -270,27 +275,43 @@ class Recommender:
         known: NDArray[np.int32] = rows[rows >= 0]
         return known
 
-    def _choose(
-        self, user: NDArray[np.float32], item_bias: NDArray[np.float32], bias: Bias, choice: _Choice
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the chosen rows and scores; the pool grows until the rules are satisfied or the catalogue ends."""
+    def _context(self, known: _Known | None, given: Context | None) -> NDArray[np.float32] | None:
+        """Return the context of the call, (C,); None where there is no ranker, or no history for it to stand on."""
+        device, hour = check_context({} if given is None else given, self.bundle.manifest.vocabulary)
+        if self.bundle.manifest.ranker is None or known is None or not len(known.taste.rows):
+            return None
+        at_ms = known.taste.at_ms[-self.bundle.manifest.vocabulary.max_history :]
+        last_device = int(known.taste.device_codes[-1])
+        context = context_vector(at_ms, last_device if device is None else device, self._clock_ms())
+        if hour is not None:
+            context[CONTEXT.index("hour")] = hour
+        return context
+
+    def _choose(self, user: NDArray[np.float32], item_bias: NDArray[np.float32], bias: Bias, choice: _Choice) -> Top:
+        """Return the chosen rows, scores and probabilities; the pool grows until the rules are satisfied or it ends."""
         count = self.bundle.manifest.item_count
         wanted = min(choice.k, count)
         is_plain = choice.allows is None and choice.cap is None and choice.diversity == 0
         depth = wanted if is_plain else min(count, max(LEAST_POOL, POOL_PER_ANSWER * wanted))
         while True:
-            rows, scores = self.runtime.top(user, depth, item_bias, *bias, with_prior=choice.with_prior)
+            top = self._top(user, depth, item_bias, bias, choice)
             if is_plain:
-                return rows, scores
-            is_whole = len(rows) < depth or depth == count
+                return top
+            is_whole = len(top[0]) < depth or depth == count
             if choice.allows is not None:
-                entries = (self.bundle.catalog.entry(row) for row in rows.tolist())
-                is_allowed = np.fromiter((bool(choice.allows(entry)) for entry in entries), np.bool_, len(rows))
-                rows, scores = rows[is_allowed], scores[is_allowed]
-            places = self._places(rows, scores, wanted, choice)
+                entries = (self.bundle.catalog.entry(row) for row in top[0].tolist())
+                top = _take(top, [place for place, entry in enumerate(entries) if choice.allows(entry)])
+            places = self._places(top[0], top[1], wanted, choice)
             if is_whole or len(places) == wanted:
-                return rows[places], scores[places]
+                return _take(top, places)
             depth = min(count, POOL_PER_ANSWER * depth)
+
+    def _top(
+        self, user: NDArray[np.float32], depth: int, item_bias: NDArray[np.float32], bias: Bias, choice: _Choice
+    ) -> Top:
+        if choice.context is not None:
+            return self.runtime.top_probable(user, depth, item_bias, bias, choice.context)
+        return *self.runtime.top(user, depth, item_bias, *bias, with_prior=choice.with_prior), None
 
     def _places(self, rows: NDArray[np.int32], scores: NDArray[np.float32], wanted: int, choice: _Choice) -> list[int]:
         if choice.cap is None and choice.diversity == 0:
@@ -300,26 +321,33 @@ class Recommender:
         categories, vectors = self.bundle.catalog.category[rows], self.bundle.item_vectors(rows)
         return diversify(scores, vectors, categories, wanted, choice.cap, choice.diversity)
 
-    def _results(
-        self, rows: NDArray[np.int32], scores: NDArray[np.float32], explained: _Known | None
-    ) -> list[Recommendation]:
+    def _results(self, top: Top, explained: _Known | None) -> list[Recommendation]:
+        rows, scores, found = top
         recommendation_id = new_event_id()
         reasons = (
             find_reasons(rows, explained.user, explained.taste, self.bundle, self.runtime)
             if explained
             else [()] * len(rows)
         )
+        probabilities = [None] * len(rows) if found is None else found.tolist()
+        listed = zip(rows.tolist(), scores.tolist(), probabilities, reasons, strict=True)
         return [
             Recommendation(
                 item_id=self.bundle.ids.item_id(row),
                 score=score,
                 rank=rank,
                 recommendation_id=recommendation_id,
+                probability=probability,
                 reasons=why,
                 item=self.bundle.catalog.entry(row),
             )
-            for rank, (row, score, why) in enumerate(zip(rows.tolist(), scores.tolist(), reasons, strict=True), start=1)
+            for rank, (row, score, probability, why) in enumerate(listed, start=1)
         ]
+
+
+def _take(top: Top, places: list[int]) -> Top:
+    rows, scores, found = top
+    return rows[places], scores[places], found if found is None else found[places]
 
 
 def _check_count(name: str, count: int, least: int) -> None:

@@ -21,8 +21,9 @@ class Reason:
 class Recommendation:
     """One item of a list.
 
-    ``rank`` counts from 1. ``score`` orders one list and means nothing across lists. ``probability`` is None until a
-    bundle holds a calibrated ranker. ``recommendation_id`` is the list's, for :func:`feedback`. ``item`` is the
+    ``rank`` counts from 1. ``score`` orders one list and means nothing across lists. ``probability`` is that of the
+    event and within the time that the manifest's ``ranker`` names, above 0 and below 1; None where the bundle has no
+    ranker, or nothing is known of the user. ``recommendation_id`` is the list's, for :func:`feedback`. ``item`` is the
     catalogue's entry.
     """
 

@@ -1,6 +1,6 @@
 """Run the two graphs of a bundle with onnxruntime, on the verified bytes and on the one mapped item table."""
 
-# B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers
+# B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers, C context
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
+from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported, UsageError
 from xrec_sdk.history import History
 
 CPU = "CPUExecutionProvider"
 ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
 SCORER_INPUTS = ("user", "item_bias", "item_prior", "bias_rows", "bias_values", "k")
+RANKER_INPUT, RANKER_OUTPUT = "context", "top_probabilities"
+"""What the scorer has besides in a bundle with a ranker."""
+Top = tuple[NDArray[np.int32], NDArray[np.float32], "NDArray[np.float32] | None"]
+"""Rows, scores and, with a ranker, probabilities, (k,) each, best score first."""
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
@@ -54,6 +59,7 @@ class Runtime:
         self._width = bundle.manifest.width
         prior = bundle.prior.reshape(-1)
         self._priors = {True: prior, False: np.zeros_like(prior)}
+        self._no_context = np.zeros(len(CONTEXT), dtype=np.float32)
         make_options = session_options or (lambda: _options(num_threads))
         wanted, missing = _available(providers)
         if missing:
@@ -111,20 +117,49 @@ class Runtime:
         ``user`` is (D,); ``item_bias`` (Np,) from :meth:`no_bias`, -inf to forbid; ``bias_rows`` are distinct. Without
         the bundle's prior, the user vector and the biases alone decide.
         """
+        rows, scores, _ = self._top(user, k, (item_bias, self._priors[with_prior], bias_rows, bias_values))
+        return rows, scores
+
+    def top_probable(
+        self,
+        user: NDArray[np.float32],
+        k: int,
+        item_bias: NDArray[np.float32],
+        bias: tuple[NDArray[np.int32], NDArray[np.float32]],
+        context: NDArray[np.float32],
+    ) -> Top:
+        """Return what :meth:`top` does and each row's probability; ``context`` (C,) is of xrec_sdk.context.
+
+        The order is that of the scores. There are no probabilities where the bundle has no ranker.
+        """
+        return self._top(user, k, (item_bias, self._priors[True], *bias), context)
+
+    def _top(
+        self,
+        user: NDArray[np.float32],
+        k: int,
+        of_items: tuple[NDArray[Any], ...],
+        context: NDArray[np.float32] | None = None,
+    ) -> Top:
         if not 1 <= k <= self._item_count:
             raise UsageError("usage.k", f"k is {k}; the graph answers 1 to {self._item_count}")
         call = getattr(self._calls, "scorer", None)
         if call is None or len(call.rows) != k:
-            call = self._calls.scorer = _ScorerCall(self._scorer, k)
-        rows, scores = call.run((user, item_bias, self._priors[with_prior], bias_rows, bias_values))
+            has_ranker = self._bundle.manifest.ranker is not None
+            call = self._calls.scorer = _ScorerCall(self._scorer, k, has_ranker=has_ranker)
+        rows, scores, found = call.run((user, *of_items, self._no_context if context is None else context))
         if not isfinite(np.add.reduce(scores)):  # one pass over the usual list; -inf ends one that is not full
             allowed = scores > -np.inf
-            rows, scores = rows[allowed], scores[allowed]
+            rows, scores, found = rows[allowed], scores[allowed], found if found is None else found[allowed]
             if not np.isfinite(scores).all():
                 raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a score that is not finite")
         if np.maximum.reduce(rows.view(np.uint32), initial=0) >= self._item_count:  # a negative row is a large one
             raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row that is not there")
-        return rows, scores
+        if context is None or found is None:
+            return rows, scores, None
+        if len(found) and not 0 < np.minimum.reduce(found) <= np.maximum.reduce(found) < 1:  # nor with a NaN
+            raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a probability that is not between 0 and 1")
+        return rows, scores, found
 
     def no_bias(self) -> NDArray[np.float32]:
         """Return the item bias that allows every item, (Np,) float32, read-only: copy it to forbid some."""
@@ -161,20 +196,24 @@ class _EncoderCall:
 class _ScorerCall:
     """The scorer's inputs and outputs as one thread has bound them, for one k; an unchanged input is not bound anew."""
 
-    def __init__(self, session: Any, k: int) -> None:
+    def __init__(self, session: Any, k: int, *, has_ranker: bool) -> None:
         self.rows = np.empty(k, dtype=np.int32)
         self.scores = np.empty(k, dtype=np.float32)
+        self.probabilities = np.empty(k, dtype=np.float32) if has_ranker else None
         self._session = session
         self._binding = session.io_binding()
-        self._bound: list[NDArray[Any] | None] = [None] * len(SCORER_INPUTS)
+        self._names = (*SCORER_INPUTS[:-1], *([RANKER_INPUT] if has_ranker else []))
+        self._bound: list[NDArray[Any] | None] = [None] * len(self._names)
         self._binding.bind_cpu_input("k", np.asarray([k], dtype=np.int32))
-        for name, array in (("top_rows", self.rows), ("top_scores", self.scores)):
-            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        outputs = {"top_rows": self.rows, "top_scores": self.scores, RANKER_OUTPUT: self.probabilities}
+        for name, array in outputs.items():
+            if array is not None:
+                self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Run on the user (D,), the item bias, the item prior, the bias rows and the bias values."""
+    def run(self, inputs: tuple[NDArray[Any], ...]) -> Top:
+        """Run on the user (D,), the item bias, the item prior, the bias rows, the bias values and the context."""
         try:
-            for place, (name, array) in enumerate(zip(SCORER_INPUTS, inputs, strict=False)):
+            for place, (name, array) in enumerate(zip(self._names, inputs, strict=False)):
                 if self._bound[place] is not array:
                     self._binding.bind_cpu_input(name, array[None] if name == "user" else array)
                     # What changes in an array that is read in place is seen without a second binding.
@@ -182,7 +221,8 @@ class _ScorerCall:
             self._session.run_with_iobinding(self._binding)
         except Exception as cause:  # onnxruntime's errors share no base besides Exception
             raise _failed(cause) from cause
-        return self.rows.copy(), self.scores.copy()
+        found = self.probabilities
+        return self.rows.copy(), self.scores.copy(), found if found is None else found.copy()
 
 
 def _available(providers: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -207,7 +247,9 @@ def _options(num_threads: int) -> Any:
 def _initializers(bundle: Bundle) -> dict[str, Any]:
     import onnxruntime
 
-    arrays = {"item_table": bundle.table, "item_scale": bundle.scale}
+    arrays: dict[str, NDArray[Any]] = {"item_table": bundle.table, "item_scale": bundle.scale}
+    if bundle.features is not None:
+        arrays["item_features"] = bundle.features
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
@@ -222,7 +264,13 @@ def _sessions(
         encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), values, folder)
         scorer = _session(bundle.scorer, "scorer.onnx", providers, make_options(), values, folder)
     _check_names(encoder, "encoder.onnx", ENCODER_INPUTS, ("user",))
-    _check_names(scorer, "scorer.onnx", SCORER_INPUTS, ("top_rows", "top_scores"))
+    has_ranker = bundle.manifest.ranker is not None
+    _check_names(
+        scorer,
+        "scorer.onnx",
+        (*SCORER_INPUTS, *([RANKER_INPUT] if has_ranker else [])),
+        ("top_rows", "top_scores", *([RANKER_OUTPUT] if has_ranker else [])),
+    )
     return encoder, scorer
 
 
