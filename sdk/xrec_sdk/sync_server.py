@@ -60,7 +60,11 @@ class Recent:
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device's one row: ``first`` and ``recent`` reach from its last push; ``passed`` is its cursor."""
+    """A registered device's one row: ``first`` and ``recent`` reach from its last push; ``passed`` is its cursor.
+
+    ``copied_ms`` is when it registered, if it had another name before, and ``floor`` the floor that it then knew.
+    What it says from before then may have come under another name too.
+    """
 
     id: str
     high_water: int = 0
@@ -68,6 +72,8 @@ class Device:
     recent: tuple[Recent, ...] = ()
     passed: int = 0
     contact_ms: int = 0
+    copied_ms: int = 0
+    floor: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,8 @@ class _Work:
         failure = self._unwelcome(op)
         if failure:
             return failure
+        if op.contact_ms < self.device.copied_ms and self.head.floor > self.device.floor and op.key not in self.known:
+            return sync.COPIED
         if at_ms < self.now_ms - self.limits.retention_ms:
             return sync.TOO_OLD
         if any(self._is_erased_by(row, op) for row in self.known.values() if row.kind == "erase"):
@@ -341,14 +349,25 @@ def page(
 
 
 def register(
-    profile: Profile, device: str, former: Device | None, checked: int, generation: int, now_ms: int
+    profile: Profile,
+    device: str,
+    former: Device | None,
+    checked: int,
+    generation: int,
+    now_ms: int,
+    *,
+    former_name: str = "",
+    floor: int = 0,
 ) -> tuple[Registered, Writes]:
     """Return the answer to a device that asks for a name, ``device`` being a new random one, and what is written.
 
-    ``former`` is the record of the name that it had; ``checked`` and ``generation`` what it says of itself.
+    ``former`` is the record of the name that it had, None where there is none (any more); ``former_name``, ``checked``,
+    ``generation`` and ``floor`` are what it says of itself.
     """
     is_same = generation == profile.head.generation and former is not None
     fresh = Device(device, passed=min(checked, profile.head.seq) if is_same else 0, contact_ms=now_ms)
+    if former_name:
+        fresh = replace(fresh, copied_ms=now_ms, floor=floor)
     prints = tuple((recent.dseq, recent.print) for recent in former.recent) if former else ()
     high_water = former.high_water if former else 0
     answer = Registered(profile.head, now_ms, device, high_water, prints, former is not None)

@@ -198,7 +198,7 @@ class World:
     def ask_page(self, phone: Phone) -> None:
         standing = phone.replica.standing
         if standing.must_register or not standing.device:
-            self.send(phone, "register", (standing.device, standing.checked, standing.generation))
+            self.send(phone, "register", (standing.device, standing.checked, standing.generation, standing.floor))
         else:
             self.send(phone, "page", (standing.device, standing.cursor, standing.generation))
 
@@ -273,10 +273,12 @@ class World:
         self.counts["pages of several"] += page.more
         return page
 
-    def serve_register(self, asked: tuple[str, int, int]) -> sync.Registered:
+    def serve_register(self, asked: tuple[str, int, int, int]) -> sync.Registered:
         former = self.server.devices.get(asked[0])
+        name, checked, generation, floor = asked
+        profile, fresh = self.server.profile, "d" + self.fresh()
         answer, writes = sync_server.register(
-            self.server.profile, "d" + self.fresh(), former, asked[1], asked[2], self.now_ms
+            profile, fresh, former, checked, generation, self.now_ms, former_name=name, floor=floor
         )
         self.server.commit(writes)
         return answer

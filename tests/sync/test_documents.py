@@ -7,11 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "vectors"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "vectors"))
 import make_sync
 from xrec_sdk import sync, sync_merge
 
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sync-protocol.md").read_text(encoding="utf-8")
 
 
