@@ -25,9 +25,10 @@ def context_vector(at_ms: NDArray[np.int64], device: int, now_ms: int) -> NDArra
     if not len(at_ms):
         raise ValueError("an empty history has no context")
     # An event of the future, from a clock that ran ahead, counts as now.
-    since_last, since_first = (max(now_ms - int(at_ms[place]), 0) / DAY_MS for place in (-1, 0))
+    since_last = max(now_ms - int(at_ms[-1]), 0) / DAY_MS
+    since_first = max(now_ms - int(at_ms[0]), 0) / DAY_MS
     hour = now_ms % DAY_MS / HOUR_MS
-    return np.array([device, hour, len(at_ms), since_last, since_first], dtype=np.float32)
+    return np.array((device, hour, len(at_ms), since_last, since_first), dtype=np.float32)
 
 
 def check_context(given: Context, vocabulary: Vocabulary) -> tuple[int | None, float | None]:

@@ -277,10 +277,11 @@ class Recommender:
 
     def _context(self, known: _Known | None, given: Context | None) -> NDArray[np.float32] | None:
         """Return the context of the call, (C,); None where there is no ranker, or no history for it to stand on."""
-        device, hour = check_context({} if given is None else given, self.bundle.manifest.vocabulary)
+        vocabulary = self.bundle.manifest.vocabulary
+        device, hour = (None, None) if given is None else check_context(given, vocabulary)
         if self.bundle.manifest.ranker is None or known is None or not len(known.taste.rows):
             return None
-        at_ms = known.taste.at_ms[-self.bundle.manifest.vocabulary.max_history :]
+        at_ms = known.taste.at_ms[-vocabulary.max_history :]
         last_device = int(known.taste.device_codes[-1])
         context = context_vector(at_ms, last_device if device is None else device, self._clock_ms())
         if hour is not None:

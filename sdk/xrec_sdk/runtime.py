@@ -59,7 +59,6 @@ class Runtime:
         self._width = bundle.manifest.width
         prior = bundle.prior.reshape(-1)
         self._priors = {True: prior, False: np.zeros_like(prior)}
-        self._no_context = np.zeros(len(CONTEXT), dtype=np.float32)
         make_options = session_options or (lambda: _options(num_threads))
         wanted, missing = _available(providers)
         if missing:
@@ -147,7 +146,7 @@ class Runtime:
         if call is None or len(call.rows) != k:
             has_ranker = self._bundle.manifest.ranker is not None
             call = self._calls.scorer = _ScorerCall(self._scorer, k, has_ranker=has_ranker)
-        rows, scores, found = call.run((user, *of_items, self._no_context if context is None else context))
+        rows, scores, found = call.run((user, *of_items), context)
         if not isfinite(np.add.reduce(scores)):  # one pass over the usual list; -inf ends one that is not full
             allowed = scores > -np.inf
             rows, scores, found = rows[allowed], scores[allowed], found if found is None else found[allowed]
@@ -202,18 +201,23 @@ class _ScorerCall:
         self.probabilities = np.empty(k, dtype=np.float32) if has_ranker else None
         self._session = session
         self._binding = session.io_binding()
-        self._names = (*SCORER_INPUTS[:-1], *([RANKER_INPUT] if has_ranker else []))
-        self._bound: list[NDArray[Any] | None] = [None] * len(self._names)
+        self._context = np.zeros(len(CONTEXT), dtype=np.float32)
+        if has_ranker:
+            context = self._context
+            self._binding.bind_input(RANKER_INPUT, "cpu", 0, context.dtype, context.shape, context.ctypes.data)
+        self._bound: list[NDArray[Any] | None] = [None] * len(SCORER_INPUTS)
         self._binding.bind_cpu_input("k", np.asarray([k], dtype=np.int32))
         outputs = {"top_rows": self.rows, "top_scores": self.scores, RANKER_OUTPUT: self.probabilities}
         for name, array in outputs.items():
             if array is not None:
                 self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, inputs: tuple[NDArray[Any], ...]) -> Top:
-        """Run on the user (D,), the item bias, the item prior, the bias rows, the bias values and the context."""
+    def run(self, inputs: tuple[NDArray[Any], ...], context: NDArray[np.float32] | None) -> Top:
+        """Run on the user (D,), the item bias, the item prior, the bias rows and the bias values, and the context."""
+        if context is not None:
+            self._context[:] = context
         try:
-            for place, (name, array) in enumerate(zip(self._names, inputs, strict=False)):
+            for place, (name, array) in enumerate(zip(SCORER_INPUTS, inputs, strict=False)):
                 if self._bound[place] is not array:
                     self._binding.bind_cpu_input(name, array[None] if name == "user" else array)
                     # What changes in an array that is read in place is seen without a second binding.
