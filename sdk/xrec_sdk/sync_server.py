@@ -260,7 +260,7 @@ class _Work:
 
     def _is_erased_by(self, erasure: Row, op: Op) -> bool:
         is_own_earlier = erasure.device == self.device.id and erasure.dseq < op.dseq
-        if is_own_earlier or erasure.seq <= self.push.checked:
+        if is_own_earlier or erasure.seq <= self.push.checked or erasure.epoch < op.epoch:
             return False
         erased = criteria(erasure.body)
         return not erased.is_everything and takes(erased, op.body)
@@ -448,10 +448,12 @@ def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: 
     if ledger.epoch > head.epoch:
         work.begin_epoch(ledger.epoch, ledger.erased_by)
     for row in ledger.erasures:
-        if row.seq > head.base and row.epoch == ledger.epoch:
-            work.erase_events(criteria(row.body))
-            if row.seq > ledger.forgotten and row.key not in work.known:
+        if row.seq > head.base and row.key not in work.known:
+            if row.epoch == ledger.epoch:
+                work.erase_events(criteria(row.body))
+            if row.seq > ledger.forgotten:
                 work.put(_op_of(row, row.body), row.device)
+                work.known[row.key] = replace(work.known[row.key], epoch=row.epoch)
     return replace(ledger, generation=head.generation), work.writes(None)
 
 
