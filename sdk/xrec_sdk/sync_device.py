@@ -321,18 +321,13 @@ def _erase_by_row(draft: _Draft, erase: Row, is_known: bool) -> None:
     erasure = criteria(erase.body)
     if erasure.is_everything:
         return
-    draft.drop_rows(
-        lambda row: (
-            row.kind == "event" and row.seq < erase.seq and row.epoch <= erase.epoch and takes(erasure, row.body)
-        )
-    )
+    draft.drop_rows(lambda row: row.kind == "event" and row.seq < erase.seq and takes(erasure, row.body))
     if is_known or erase.seq <= draft.standing.checked:
         return
     own = _own_erase(draft, erase.id)
     for one in draft.queued():
         is_own_later = own is not None and one.op.dseq > own
-        is_after = is_own_later or one.op.epoch > erase.epoch
-        if one.op.kind == "event" and not is_after and takes(erasure, one.op.body):
+        if one.op.kind == "event" and not is_own_later and takes(erasure, one.op.body):
             draft.void(one)
 
 

@@ -260,7 +260,7 @@ class _Work:
 
     def _is_erased_by(self, erasure: Row, op: Op) -> bool:
         is_own_earlier = erasure.device == self.device.id and erasure.dseq < op.dseq
-        if is_own_earlier or erasure.seq <= self.push.checked or erasure.epoch < op.epoch:
+        if is_own_earlier or erasure.seq <= self.push.checked:
             return False
         erased = criteria(erasure.body)
         return not erased.is_everything and takes(erased, op.body)
@@ -452,8 +452,9 @@ def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: 
             if row.epoch == ledger.epoch:
                 work.erase_events(criteria(row.body))
             if row.seq > ledger.forgotten:
-                work.put(_op_of(row, row.body), row.device)
-                work.known[row.key] = replace(work.known[row.key], epoch=row.epoch)
+                # What it took in an older epoch is gone with that; its id must still be known.
+                body = row.body if row.epoch == ledger.epoch else _NOTHING
+                work.put(_op_of(row, body), row.device)
     return replace(ledger, generation=head.generation), work.writes(None)
 
 
@@ -461,4 +462,5 @@ def _op_of(row: Row, body: str) -> Op:
     return Op(row.dseq, row.kind, row.id, row.epoch, row.hlc, 0, "sync", body)
 
 
+_NOTHING = '{"from_ms":0,"to_ms":0}'
 _NO_PUSH = Push(sync.VERSION, "", 0, 0, 1, ())
