@@ -1,4 +1,4 @@
-"""Run the whole lane on a grocery data set: logs, prepare, fit, evaluate, build, verify, recommend."""
+"""Run the whole lane on a grocery data set: logs, prepare, fit, rank, evaluate, build, verify, recommend."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def main() -> None:
     command("xrec-train", "prepare", out / "logs" / "sources.toml", "--out", out / "data")
     settings = [part for setting in SETTINGS for part in ("--setting", setting)]
     command("xrec-train", "fit", out / "data", "--out", out / "run", *settings)
+    command("xrec-train", "rank", out / "run")
     key = command("xrec-export", "keygen", out / "release.pem", "--json", quiet=True)
     public = json.loads(key)["public_key"]
     bundle = out / "shop.xrec"
@@ -99,7 +100,8 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
             for name, filter_seen in (("to buy again or anew", False), ("new to the household", True)):
                 print(f"Recommended, {name}:")
                 for item in recommender.recommend(k=10, filter_seen=filter_seen):
-                    print(f"  {item.rank:2d}. {item.score:7.3f}  {item.title}  [{item.item.get('category')}]")
+                    chance = f"{item.probability:6.1%} in a week"
+                    print(f"  {item.rank:2d}. {item.score:7.3f}  {chance}  {item.title}  [{item.item.get('category')}]")
             for _ in range(200):
                 begun = time.perf_counter()
                 recommender.recommend(k=10)

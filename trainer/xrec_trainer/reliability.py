@@ -73,7 +73,8 @@ def _figures(one: Mapping[str, Any]) -> str:
     lines = []
     for name, title in FIGURES.items():
         found = one["metrics"][name]
-        shown = f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+        interval = f"[{found['low']:.4f},&nbsp;{found['high']:.4f}]"
+        shown = f"{found['mean']:.4f} {interval}"
         other = f"{alone[name]['mean']:.4f}" if name in alone else ""
         lines.append(f"<tr><td>{escape(title)}</td><td>{shown}</td><td>{other}</td></tr>")
     head = "<tr><th></th><th>Ranker [95 %]</th><th>Score alone</th></tr>"
