@@ -16,6 +16,7 @@ from xrec_trainer.calibration import best_threshold, equal_mass_bins, measure, p
 from xrec_trainer.cli import main
 from xrec_trainer.rank import calibrate, load_ranker, periods, rank
 from xrec_trainer.ranker import Examples, Ranker, RankerConfig, learn, logits_of, parse_ranker
+from xrec_trainer.reliability import section
 from xrec_trainer.run import load_run
 from xrec_trainer.served import item_features, serve
 
@@ -200,6 +201,15 @@ def test_the_ranker_of_another_model_is_refused(ranked: Path, tmp_path: Path) ->
     with pytest.raises(DataError) as caught:
         load_ranker(type(run)(other, *list(vars(run).values())[1:]))
     assert caught.value.code == "data.other_ranker"
+
+
+def test_the_report_draws_a_dot_for_each_tenth_of_each_list(ranked: Path) -> None:
+    found = json.loads((ranked / "ranker.json").read_text())
+    drawn = section(found)
+    points = [point for one in found["lists"].values() for point in one["reliability"]]
+    assert drawn.count("<circle") == len(points) == 20
+    assert f"{found['lists']['all']['metrics']['auc']['mean']:.4f}" in drawn
+    assert section(None) == ""
 
 
 def test_the_command_says_what_was_measured_and_refuses_a_setting_that_is_not_there(ranked: Path) -> None:

@@ -35,9 +35,8 @@ def section(ranker: Mapping[str, Any] | None) -> str:
     for one in ranker["lists"].values():
         parts.append(f"<h3>{escape(one['title'][:1].upper() + one['title'][1:])}</h3>")
         parts.append(f'<p class="note">{one["cases"]:,} cases of {one["users"]:,} users.</p>')
-        parts.append(
-            '<div class="card"><div>' + plot(one["reliability"], one["title"]) + f"</div>{_figures(one)}</div>"
-        )
+        drawn = plot(one["reliability"], one["title"])
+        parts.append(f'<div style="max-width:{LEFT + SIDE}px">{drawn}</div>{_figures(one)}')
     return "".join(parts) + "</section>"
 
 
@@ -73,8 +72,7 @@ def _figures(one: Mapping[str, Any]) -> str:
     lines = []
     for name, title in FIGURES.items():
         found = one["metrics"][name]
-        interval = f"[{found['low']:.4f},&nbsp;{found['high']:.4f}]"
-        shown = f"{found['mean']:.4f} {interval}"
+        shown = f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
         other = f"{alone[name]['mean']:.4f}" if name in alone else ""
         lines.append(f"<tr><td>{escape(title)}</td><td>{shown}</td><td>{other}</td></tr>")
     head = "<tr><th></th><th>Ranker [95 %]</th><th>Score alone</th></tr>"
