@@ -62,8 +62,8 @@ class Recent:
 class Device:
     """A registered device's one row: ``first`` and ``recent`` reach from its last push; ``passed`` is its cursor.
 
-    ``copied_ms`` is when it registered, if it had another name before, and ``floor`` the floor that it then knew.
-    What it says from before then may have come under another name too.
+    ``copied_ms`` is when it registered, if it had another name before, or when another registered that had its name;
+    ``floor`` is the floor that it then knew. What it says from before then may have come under another name too.
     """
 
     id: str
@@ -89,10 +89,15 @@ class History:
 
 @dataclass(frozen=True)
 class Writes:
-    """What the store writes: purge (all rows but the kinds of LASTING), drop, put, append, in this order."""
+    """What the store writes, in this order.
+
+    The profile, ``device`` and ``former`` (two devices' rows, if not None), the purge (all rows but the kinds of
+    LASTING), drops, puts, and what is appended to the history.
+    """
 
     profile: Profile
     device: Device | None = None
+    former: Device | None = None
     purge_below_epoch: int | None = None
     drop: tuple[Key, ...] = ()
     put: tuple[Row, ...] = ()
@@ -221,7 +226,7 @@ class _Work:
             erasure = criteria(op.body)
         except (ValueError, TypeError):
             return sync.BAD_BODY
-        if op.key in self.known:
+        if op.key in self.known or op.id == self.head.erased_by:
             return None
         if erasure.is_everything:
             self.begin_epoch(self.head.epoch + 1, op.id)
@@ -306,7 +311,7 @@ class _Work:
             events, digest = 0, digest_of(self.known.values())
         drop = tuple(row.key for row in gone if row.key not in self.known and self.purge is None)
         profile = Profile(self.head, digest, events)
-        return Writes(profile, device, self.purge, drop, put, tuple(self.history))
+        return Writes(profile, device, None, self.purge, drop, put, tuple(self.history))
 
 
 def _event_time(op: Op) -> int | None:
@@ -371,7 +376,9 @@ def register(
     prints = tuple((recent.dseq, recent.print) for recent in former.recent) if former else ()
     high_water = former.high_water if former else 0
     answer = Registered(profile.head, now_ms, device, high_water, prints, former is not None)
-    return answer, Writes(profile, fresh)
+    if former:
+        former = replace(former, copied_ms=now_ms, floor=former.floor if former.copied_ms else profile.head.floor)
+    return answer, Writes(profile, fresh, former)
 
 
 def compact(

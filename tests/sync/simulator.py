@@ -49,8 +49,9 @@ class Server:
         for key in writes.drop:
             del self.rows[key]
         self.rows |= {row.key: row for row in writes.put}
-        if writes.device:
-            self.devices[writes.device.id] = writes.device
+        for device in (writes.former, writes.device):
+            if device:
+                self.devices[device.id] = device
         for name in writes.removed_devices:
             del self.devices[name]
 
@@ -105,6 +106,7 @@ class World:
         self.erasures: set[str] = set()
         self.erased: set[str] = set()
         self.retired: set[str] = set()
+        self.too_old: set[str] = set()
         self.excused: set[str] = set()
         self.backups: list[Server] = []
         self.copies: list[Phone] = []
@@ -239,6 +241,7 @@ class World:
             self.persist(writes)
             rejected = dict(answer.rejected)
             self.note_applied([op for op in applied if op.dseq not in rejected])
+            self.too_old |= {op.id for op in push.ops if rejected.get(op.dseq) == sync.TOO_OLD}
             self.counts.update(f"rejected {code}" for dseq, code in answer.rejected)
         else:
             self.counts[f"refused {answer.code}"] += 1
@@ -436,7 +439,7 @@ class World:
             raise Broken("divergence: an event is not as it was recorded")
         if held.keys() & self.erased:
             raise Broken(f"resurrection: {held.keys() & self.erased}")
-        lost = self.acked - self.erased - self.retired - held.keys()
+        lost = self.acked - self.erased - self.retired - self.too_old - held.keys()
         if self.counts["servers restored"]:
             lost -= self.excused | self.lost_phones_events()
         if self.counts["servers restored"] and self.counts["refusals"] + self.counts["retired events"]:
