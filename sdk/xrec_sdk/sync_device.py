@@ -388,8 +388,9 @@ def _is_retired(kind: str, seq: int, floor: int, forgotten: int) -> bool:
 
 def _purge(draft: _Draft, head: Head) -> None:
     draft.drop_rows(lambda row: _taken_by_epoch(row.kind, row.body) and row.epoch < head.epoch)
-    # What was said after the device's own erasure stands, unless another erasure came between.
-    own = _own_erase(draft, head.erased_by) if head.epoch == draft.standing.epoch + 1 else None
+    # What was said after the device's own erasure stands, unless another erasure or a restore came between.
+    is_next = head.epoch == draft.standing.epoch + 1 and head.generation == draft.replica.standing.generation
+    own = _own_erase(draft, head.erased_by) if is_next else None
     for one in draft.queued():
         op = one.op
         if own is not None and op.dseq > own:

@@ -264,7 +264,11 @@ class _Work:
         return None
 
     def _is_erased_by(self, erasure: Row, op: Op) -> bool:
-        is_own_earlier = erasure.device == self.device.id and erasure.dseq < op.dseq
+        place = erasure.dseq - self.push.first
+        # Below the push all is agreed; within it, the erasure may be that of a copy under the same name and number.
+        is_same = not 0 <= place < len(self.push.ops) or self.push.ops[place].id == erasure.id
+        is_own = is_same and erasure.device == self.device.id
+        is_own_earlier = is_own and erasure.dseq < op.dseq
         if is_own_earlier or erasure.seq <= self.push.checked:
             return False
         erased = criteria(erasure.body)
