@@ -102,7 +102,9 @@ def _stage(
 
     measured = parity.measure(model, runtime, cases)
     if ranker is not None:
-        measured = replace(measured, probability_gap=parity.probability_gap(ranker, model.prior, drafted, cases))
+        measured = replace(
+            measured, probability_gap=parity.probability_gap(ranker, model.prior, drafted, runtime, cases)
+        )
     parity.check(measured, tolerance)
     golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], model.prior, runtime, ranker)
     text = card.render(model, release.name, release.number, release.created_at, measured, tolerance)

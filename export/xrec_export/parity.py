@@ -76,10 +76,14 @@ def measure(model: ExportModel, runtime: Runtime, cases: Sequence[ParityCase]) -
 
 
 def probability_gap(
-    ranker: ExportRanker, prior: NDArray[np.float32] | None, bundle: Bundle, cases: Sequence[ParityCase]
+    ranker: ExportRanker,
+    prior: NDArray[np.float32] | None,
+    bundle: Bundle,
+    runtime: Runtime,
+    cases: Sequence[ParityCase],
 ) -> float:
-    """Return the largest difference between the bundle's probabilities and torch's, asked the same at random times."""
-    runtime, random, largest = Runtime(bundle), np.random.default_rng(0), 0.0
+    """Return the largest difference between the probabilities of a bundle's runtime and torch's, at random times."""
+    random, largest = np.random.default_rng(0), 0.0
     for case in cases[:PROBABILITY_CASES]:
         user, context = runtime.encode(case.history), reference.random_context(len(case.history), random)
         bias = case.bias_rows, case.bias_values

@@ -31,6 +31,19 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def study_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add what every command that trains asks: the target events, the split and the settings."""
+    for option in (
+        click.option(
+            "--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable)."
+        ),
+        click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True),
+        click.option("--target", "targets", multiple=True, help="Event to predict (repeatable).  [default: purchase]"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 @click.version_option(__version__)
 def main() -> None:
@@ -61,9 +74,7 @@ def prepare(sources: Path, out: Path, as_json: bool) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; an unfinished run is resumed.")
 @click.option("--preset", metavar="NAME", help="Targets and time scales of ecommerce, education, finance or social.")
-@click.option("--target", "targets", multiple=True, help="Event to predict (repeatable).  [default: purchase]")
-@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
-@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable).")
+@study_options
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and the outcome.")
 @reports_errors
 def fit(
@@ -161,9 +172,7 @@ def rank(run: Path, data: Path | None, settings: tuple[str, ...], as_json: bool)
     "--model", "models", multiple=True, required=True, metavar="NAME", help="Encoder or baseline (repeatable)."
 )
 @click.option("--seeds", metavar="LIST", help="Train with each of these seeds, such as 1,2,3.")
-@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
-@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
-@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of FitConfig (repeatable).")
+@study_options
 @click.option("--json", "as_json", is_flag=True, help="Print compare.json.")
 @reports_errors
 def compare(
@@ -213,9 +222,7 @@ def _seeds(text: str | None) -> list[int]:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the study; an old one goes on.")
 @click.option("--minutes", type=float, required=True, help="How long to search.")
-@click.option("--target", "targets", multiple=True, default=("purchase",), show_default=True, help="Event to predict.")
-@click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True)
-@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="Setting that stays (repeatable).")
+@study_options
 @click.option("--json", "as_json", is_flag=True, help="Print tune.json.")
 @reports_errors
 def tune(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.errors import UsageError
 
 from xrec_trainer import dataset
 from xrec_trainer.baselines import BASELINES, SEEDED, baseline
@@ -25,9 +25,9 @@ from xrec_trainer.encoders import ENCODERS
 from xrec_trainer.fit import Report, fit
 from xrec_trainer.metrics import per_case
 from xrec_trainer.ranking import model_ranker
-from xrec_trainer.report import Value, value, verdict
-from xrec_trainer.run import load_run, save_json
-from xrec_trainer.splits import Study, make_study
+from xrec_trainer.report import interval_text, left_aligned, value, verdict
+from xrec_trainer.run import claim, load_run, save_json
+from xrec_trainer.splits import Study, check_can_choose, make_study
 
 KS = (5, 10, 20)
 METRIC = "ndcg@10"
@@ -56,12 +56,7 @@ def compare(
     models, seeds = list(dict.fromkeys(models)), list(dict.fromkeys(seeds or (config.seed,)))
     _check_names(models)
     study = make_study(dataset.read(data), config)
-    if not len(study.validation[study.main_task]):
-        raise DataError(
-            "data.no_cases",
-            "no user has a target to choose a model on; with --split leave-one-out a user needs three events or more, "
-            "with --split time lengthen --setting validation_days",
-        )
+    check_can_choose(study, "a model")
     _claim(out, data, study, config)
     # baselines first: what is wrong with the call shows before the long trainings
     wanted = [(name, seed) for name in sorted(models, key=ENCODERS.__contains__) for seed in _seeds_of(name, seeds)]
@@ -96,15 +91,8 @@ def _shared(config: FitConfig) -> dict[str, Any]:
 
 def _claim(out: Path, data: Path, study: Study, config: FitConfig) -> None:
     sizes = {"users": len(study.log.users), "items": len(study.catalogue), "events": len(study.log)}
-    wanted = json.loads(json.dumps({"data": str(data.resolve()), **sizes, "config": _shared(config)}))
-    path = out / "protocol.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise UsageError(
-            "usage.comparison_differs",
-            f"{out} holds a comparison of other data or settings ({path}); name another folder with --out",
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(path, wanted)
+    wanted = {"data": str(data.resolve()), **sizes, "config": _shared(config)}
+    claim(out / "protocol.json", wanted, "usage.comparison_differs", "a comparison of other data or settings")
 
 
 def _seeds_of(name: str, seeds: Sequence[int]) -> Sequence[int]:
@@ -199,9 +187,9 @@ def table(compared: dict[str, Any]) -> str:
     for task, count in compared["cases"]["test"].items():
         rows = [_HEAD]
         rows += [_row(name, found, task, name == compared["chosen"]) for name, found in compared["models"].items()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        blocks.append("\n".join([f"{task} ({count:,} test cases), * chosen by {compared['chosen_by']}", *lines]))
+        blocks.append(
+            "\n".join([f"{task} ({count:,} test cases), * chosen by {compared['chosen_by']}", *left_aligned(rows)])
+        )
     return "\n\n".join(blocks)
 
 
@@ -211,12 +199,14 @@ _HEAD: tuple[str, ...] = ("", "validation", "NDCG@10", "95 %", "HR@10", "to the 
 def _row(name: str, found: dict[str, Any], task: str, is_chosen: bool) -> tuple[str, ...]:
     ndcg, validation = found["test"][task][METRIC], found["validation"].get(task, {}).get(METRIC)
     difference = value(found["difference"][task])
-    shown = ("", "", "") if is_chosen else (f"{difference.mean:+.4f}", _interval(difference, "+"), verdict(difference))
+    shown = (
+        ("", "", "") if is_chosen else (f"{difference.mean:+.4f}", interval_text(difference, "+"), verdict(difference))
+    )
     return (
         ("* " if is_chosen else "  ") + name,
         _mean(validation) if validation else "-",
         _mean(ndcg),
-        _interval(value(ndcg)),
+        interval_text(value(ndcg)),
         _mean(found["test"][task]["hr@10"]),
         *shown,
         f"{found['seconds']:,.1f} s",
@@ -226,7 +216,3 @@ def _row(name: str, found: dict[str, Any], task: str, is_chosen: bool) -> tuple[
 def _mean(figure: dict[str, Any]) -> str:
     spread = "" if figure["spread"] is None else f" ±{figure['spread']:.4f}"
     return f"{figure['mean']:.4f}{spread}"
-
-
-def _interval(found: Value, sign: str = "") -> str:
-    return f"[{found.low:{sign}.4f}, {found.high:{sign}.4f}]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.errors import DataError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
 from xrec_trainer import content, dataset
@@ -29,7 +28,7 @@ from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
 from xrec_trainer.ranking import rank_users, user_vectors
-from xrec_trainer.run import Run, describe, load_run, save_json, save_tensors
+from xrec_trainer.run import Run, claim, describe, load_run, save_json, save_tensors
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
 from xrec_trainer.trend import Trend, trend_prior
@@ -108,12 +107,11 @@ def _described(catalogue: Catalogue, config: FitConfig) -> list[dict[str, object
 
 
 def _claim(out: Path, data: Path, config: FitConfig) -> None:
-    wanted = json.loads(json.dumps({"config": config.to_json(), "data": str(data.resolve())}))
     path = out / "config.json"
-    has_begun = (out / "checkpoint.pt").exists() or (out / "model.pt").exists()
-    if has_begun and path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise UsageError("usage.run_differs", f"{out} holds a run with other settings; name another folder with --out")
-    save_json(path, wanted)
+    if not (out / "checkpoint.pt").exists() and not (out / "model.pt").exists():
+        path.unlink(missing_ok=True)  # what never began claims nothing
+    wanted = {"config": config.to_json(), "data": str(data.resolve())}
+    claim(path, wanted, "usage.run_differs", "a run with other settings")
 
 
 class Trainer:

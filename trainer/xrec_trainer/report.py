@@ -137,12 +137,12 @@ def table(metrics: Mapping[str, Any]) -> str:
         for model, values in task["models"].items():
             found = value(values.get(metric))
             mark = "* " if model == main else "  "
-            rows.append([mark + model, *(_number(value(values.get(one)).mean) for one in names), _interval(found)])
+            rows.append([mark + model, *(_number(value(values.get(one)).mean) for one in names), interval_text(found)])
         lines = [f"{_task_title(name, task)} ({_count(task)})", *_aligned(rows)]
         for baseline, differences in task.get("differences", {}).items():
             found = value(differences.get(metric))
             lines.append(
-                f"  {main} - {baseline}: {found.mean:+.4f} {_interval(found, sign='+')} {metric}: {verdict(found)}"
+                f"  {main} - {baseline}: {found.mean:+.4f} {interval_text(found, sign='+')} {metric}: {verdict(found)}"
             )
         blocks.append("\n".join(lines))
     if metrics.get("cold"):
@@ -150,6 +150,12 @@ def table(metrics: Mapping[str, Any]) -> str:
     if metrics.get("bundle"):
         blocks.append("\n".join(["Bundle against the float model", *_aligned(_bundle_rows(metrics["bundle"]))]))
     return "\n\n".join(blocks)
+
+
+def left_aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines whose columns begin at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -195,7 +201,8 @@ def _number(number: float) -> str:
     return f"{number:.4f}" if abs(number) < 10 else f"{number:,.2f}"
 
 
-def _interval(found: Value, sign: str = "") -> str:
+def interval_text(found: Value, sign: str = "") -> str:
+    """Write the interval of a value; ``sign`` is ``+`` for a difference."""
     if found.low is None or found.high is None:
         return ""
     return f"[{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
@@ -337,7 +344,7 @@ def _cold_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
             difference = found["differences"].get(model)
             word = verdict(value(difference["ndcg@10"])) if difference else ""
             name = f"{_model_title(model)}, among {which}"
-            rows.append([name, _number(hr.mean), _interval(hr), _number(ndcg.mean), _interval(ndcg), word])
+            rows.append([name, _number(hr.mean), interval_text(hr), _number(ndcg.mean), interval_text(ndcg), word])
     return rows
 
 
@@ -358,7 +365,7 @@ def _bundle_rows(bundle: Mapping[str, Any]) -> list[list[str]]:
         difference = value(values.get("difference"))
         numbers = [_number(value(values.get(one)).mean) for one in ("float", "bundle")]
         change = f"{difference.mean:+.5f}" if math.isfinite(difference.mean) else "–"
-        rows.append([name, *numbers, change, _interval(difference, sign="+")])
+        rows.append([name, *numbers, change, interval_text(difference, sign="+")])
     return rows
 
 

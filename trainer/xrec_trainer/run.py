@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from xrec_sdk.errors import DataError
+from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
 from xrec_trainer import content, dataset
@@ -74,6 +74,15 @@ def save_json(path: Path, values: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def claim(path: Path, wanted: dict[str, Any], code: str, what: str) -> None:
+    """Keep in ``path`` what its folder is for; raise UsageError ``code`` where it is already for something else."""
+    wanted = json.loads(json.dumps(wanted))
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise UsageError(code, f"{path.parent} holds {what} ({path.name}); name another folder with --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_json(path, wanted)
 
 
 def save_tensors(path: Path, values: Any) -> None:

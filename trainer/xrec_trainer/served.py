@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 from xrec_sdk.context import context_vector
 from xrec_sdk.history import last_of_each
 
-from xrec_trainer.cases import Cases, at_moments
-from xrec_trainer.dataset import Log, repeats
+from xrec_trainer.cases import Cases, at_moments, case_bias
+from xrec_trainer.dataset import Log
 from xrec_trainer.ranker import Examples
 from xrec_trainer.ranking import CASES_AT_A_TIME, user_vectors
 from xrec_trainer.run import Run
@@ -111,7 +111,7 @@ def _context(log: Log, cases: Cases, case: int) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def _list(run: Run, cases: Cases, users: Tensor, contexts: Tensor, depth: int, targets: frozenset[int]) -> Served:
-    items = run.model.items()
+    items, apart = run.model.items(), replace(cases, seen_events=targets)
     parts = []
     for case in range(len(cases)):
         begin = case - case % CASES_AT_A_TIME
@@ -119,11 +119,9 @@ def _list(run: Run, cases: Cases, users: Tensor, contexts: Tensor, depth: int, t
             products = users[begin : begin + CASES_AT_A_TIME] @ items.table.T
             scores = products + items.prior
         biases = torch.zeros(len(items.table))
-        history = cases.history(case)
-        if run.repeat is not None:
-            rows, values = repeats(run.log, history, int(cases.now_ms[case]), run.repeat)
-            biases[torch.from_numpy(rows.astype(np.int64))] = torch.from_numpy(values)
-        had = np.unique(run.log.item[history[np.isin(run.log.event[history], list(targets))]])
+        rows, values = case_bias(run.log, cases, case, run.repeat)
+        biases[torch.from_numpy(rows.astype(np.int64))] = torch.from_numpy(values)
+        had = apart.left_out(run.log, case)
         new = scores[case - begin].clone()
         new[torch.from_numpy(had.astype(np.int64))] = -torch.inf
         best = (scores[case - begin] + biases).topk(depth).indices.numpy()

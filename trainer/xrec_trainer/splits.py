@@ -35,6 +35,16 @@ class Study:
         return "new" if "new" in self.validation and len(self.validation["new"]) else "all"
 
 
+def check_can_choose(study: Study, what: str) -> None:
+    """Raise DataError ``data.no_cases`` where validation asks nothing that ``what`` could be chosen on."""
+    if not len(study.validation[study.main_task]):
+        raise DataError(
+            "data.no_cases",
+            f"no user has a target to choose {what} on; with --split leave-one-out a user needs three events or more, "
+            "with --split time lengthen --setting validation_days",
+        )
+
+
 def make_study(raw: RawLog, config: FitConfig) -> Study:
     """Split a log as the configuration asks; the catalogue and its order come from the training part alone."""
     unknown = sorted(set(config.targets) - set(raw.event_names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -20,8 +19,9 @@ from xrec_trainer import dataset
 from xrec_trainer.config import FitConfig
 from xrec_trainer.extras import missing
 from xrec_trainer.fit import fit
-from xrec_trainer.run import save_json
-from xrec_trainer.splits import make_study
+from xrec_trainer.report import left_aligned
+from xrec_trainer.run import claim, save_json
+from xrec_trainer.splits import check_can_choose, make_study
 
 try:
     import optuna
@@ -87,12 +87,7 @@ def tune(
         config = replace(config, quantized_epochs=0)
     space = _space(config, given)
     study = make_study(dataset.read(data), config)
-    if not len(study.validation[study.main_task]):
-        raise DataError(
-            "data.no_cases",
-            "no user has a target to choose settings on; with --split leave-one-out a user needs three events or more, "
-            "with --split time lengthen --setting validation_days",
-        )
+    check_can_choose(study, "settings")
     _claim(out, data, config, space)
     search = _open(out)
     while clock() < ends_at:
@@ -117,14 +112,8 @@ def _space(config: FitConfig, given: set[str]) -> dict[str, BaseDistribution]:
 def _claim(out: Path, data: Path, config: FitConfig, space: dict[str, BaseDistribution]) -> None:
     fixed = {name: value for name, value in config.to_json().items() if name not in space}
     searched = {name: str(distribution) for name, distribution in space.items()}
-    wanted = json.loads(json.dumps({"data": str(data.resolve()), "config": fixed, "space": searched}))
-    path = out / "study.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise UsageError(
-            "usage.study_differs", f"{out} holds a study of other data or settings ({path}); name another with --out"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(path, wanted)
+    wanted = {"data": str(data.resolve()), "config": fixed, "space": searched}
+    claim(out / "study.json", wanted, "usage.study_differs", "a study of other data or settings")
 
 
 def _open(out: Path) -> optuna.Study:
@@ -262,5 +251,4 @@ def table(found: dict[str, Any]) -> str:
         shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial["settings"].values()]
         ndcg = f"{trial[METRIC]:.4f}" if trial["epochs"] else "-"
         rows.append([str(trial["trial"]), ndcg, f"{trial['best_epoch']}/{trial['epochs']}", *shown, trial["state"]])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(left_aligned(rows))

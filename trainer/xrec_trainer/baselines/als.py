@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xrec_trainer.baselines.scoring import ranker, users_by_items
+from xrec_trainer.baselines.scoring import factor_scores, ranker, users_by_items
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
 from xrec_trainer.extras import load
@@ -48,13 +48,11 @@ def als(
         )
         model.fit(matrix, show_progress=False)
 
+    def fold_in(known: sparse.csr_matrix) -> NDArray[np.float32]:
+        folded: NDArray[np.float32] = model.recalculate_user(np.arange(known.shape[0]), known)
+        return folded
+
     def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
-        known = sparse.csr_matrix(histories.multiply(is_known), dtype=np.float32)
-        known.eliminate_zeros()
-        folded = model.recalculate_user(np.arange(known.shape[0]), known)
-        scores = folded @ model.item_factors.T  # (c, D) @ (D, N) -> (c, N)
-        scores[:, ~is_known] = np.nan
-        scores[np.diff(known.indptr) == 0] = np.nan
-        return np.asarray(scores, dtype=np.float32)
+        return factor_scores(histories, model.item_factors, is_known, fold_in)
 
     return ranker(log, train_mask, score, history_half_life_days=history_half_life_days, half_life_days=half_life_days)

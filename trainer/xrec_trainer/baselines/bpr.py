@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from xrec_trainer.baselines.scoring import ranker, users_by_items
+from xrec_trainer.baselines.scoring import factor_scores, ranker, users_by_items
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
 from xrec_trainer.extras import load
@@ -47,15 +47,13 @@ def bpr(
     )
     model.fit(matrix, show_progress=False)
 
-    def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
-        known = histories.multiply(is_known).tocsr()
-        known.eliminate_zeros()
-        sizes = np.diff(known.indptr)
-        folded = known @ model.item_factors / np.maximum(sizes, 1)[:, None]  # (c, N) @ (N, D) -> (c, D)
+    def fold_in(known: sparse.csr_matrix) -> NDArray[np.float32]:
+        sizes = np.maximum(np.diff(known.indptr), 1)
+        folded: NDArray[np.float32] = known @ model.item_factors / sizes[:, None]  # (c, N) @ (N, D) -> (c, D)
         folded[:, -1] = 1.0
-        scores = folded @ model.item_factors.T  # (c, D) @ (D, N) -> (c, N)
-        scores[:, ~is_known] = np.nan
-        scores[sizes == 0] = np.nan
-        return np.asarray(scores, dtype=np.float32)
+        return folded
+
+    def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
+        return factor_scores(histories, model.item_factors, is_known, fold_in)
 
     return ranker(log, train_mask, score, history_half_life_days=None, half_life_days=half_life_days)

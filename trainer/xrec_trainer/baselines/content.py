@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from xrec_sdk.errors import DataError
 
-from xrec_trainer.baselines.scoring import ranker
+from xrec_trainer.baselines.scoring import ranker, votes
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
 from xrec_trainer.ngrams import hashes
@@ -44,9 +44,7 @@ def content(
 
     def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
         # the sum ranks as the mean does
-        scores = (histories @ vectors @ by_feature).toarray()  # (c, N) @ (N, F) @ (F, N) -> (c, N)
-        scores[scores == 0] = np.nan
-        return np.asarray(scores, dtype=np.float32)
+        return votes(histories @ vectors @ by_feature)  # (c, N) @ (N, F) @ (F, N) -> (c, N)
 
     return ranker(log, train_mask, score, history_half_life_days=history_half_life_days, half_life_days=half_life_days)
 

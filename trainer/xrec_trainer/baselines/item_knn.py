@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from xrec_trainer.baselines.nearest import nearest
-from xrec_trainer.baselines.scoring import ranker, users_by_items
+from xrec_trainer.baselines.scoring import ranker, users_by_items, votes
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
 
@@ -31,8 +31,6 @@ def item_knn(
     similarity = nearest(by_item, by_item, np.arange(log.item_count, dtype=np.int32), neighbours, shrinkage)
 
     def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
-        scores = (histories @ similarity).toarray()  # (c, N) @ (N, N) -> (c, N)
-        scores[scores == 0] = np.nan
-        return np.asarray(scores, dtype=np.float32)
+        return votes(histories @ similarity)  # (c, N) @ (N, N) -> (c, N)
 
     return ranker(log, train_mask, score, history_half_life_days=history_half_life_days, half_life_days=half_life_days)

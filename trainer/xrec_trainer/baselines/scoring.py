@@ -80,6 +80,31 @@ def users_by_items(log: Log, train_mask: NDArray[np.bool_]) -> sparse.csr_matrix
     return matrix
 
 
+def votes(product: sparse.csr_matrix) -> NDArray[np.float32]:
+    """Return the summed votes (c, N) as scores: NaN where nothing voted."""
+    scores: NDArray[np.float32] = product.toarray().astype(np.float32, copy=False)
+    scores[scores == 0] = np.nan
+    return scores
+
+
+def factor_scores(
+    histories: sparse.csr_matrix,
+    items: NDArray[np.float32],
+    is_known: NDArray[np.bool_],
+    fold_in: Callable[[sparse.csr_matrix], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return the products (c, N) of item factors (N, D) with those that ``fold_in`` gives of histories, (c, D).
+
+    Items that training did not know have no score and count in no history.
+    """
+    known = sparse.csr_matrix(histories.multiply(is_known), dtype=np.float32)
+    known.eliminate_zeros()
+    scores = np.asarray(fold_in(known) @ items.T, dtype=np.float32)
+    scores[:, ~is_known] = np.nan
+    scores[np.diff(known.indptr) == 0] = np.nan
+    return scores
+
+
 def best_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     """Return the k best columns of each line, (c, N) -> (c, k), best first, ties to the lower, -1 for -inf or none."""
     count, items = scores.shape

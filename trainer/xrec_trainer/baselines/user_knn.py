@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from xrec_trainer.baselines.nearest import nearest
-from xrec_trainer.baselines.scoring import ranker, users_by_items
+from xrec_trainer.baselines.scoring import ranker, users_by_items, votes
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
 
@@ -30,8 +30,6 @@ def user_knn(
 
     def score(histories: sparse.csr_matrix, users: NDArray[np.int32]) -> NDArray[np.float32]:
         similarity = nearest(histories, by_user, users, neighbours, shrinkage)
-        scores = (similarity @ by_user).toarray()  # (c, U) @ (U, N) -> (c, N)
-        scores[scores == 0] = np.nan
-        return np.asarray(scores, dtype=np.float32)
+        return votes(similarity @ by_user)  # (c, U) @ (U, N) -> (c, N)
 
     return ranker(log, train_mask, score, history_half_life_days=history_half_life_days, half_life_days=half_life_days)

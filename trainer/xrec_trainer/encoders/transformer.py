@@ -13,31 +13,13 @@ from xrec_sdk.history import Vocabulary
 
 from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders.attention import Attention, FeedForward
-from xrec_trainer.encoders.inputs import Inputs
+from xrec_trainer.encoders.stack import Stack
 
 
 def build(config: FitConfig, vocabulary: Vocabulary) -> nn.Module:
     """Make the encoder that a configuration asks for."""
-    return Transformer(config.width, config.layers, config.heads, config.dropout, vocabulary)
-
-
-class Transformer(nn.Module):
-    """Item rows and codes of a history -> a user vector at every position, or at the last one only."""
-
-    def __init__(self, width: int, layers: int, heads: int, dropout: float, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        self.position = nn.Embedding(vocabulary.max_history, width)
-        self.inputs = Inputs(width, dropout, vocabulary)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, rows: Tensor, events: Tensor, devices: Tensor, gaps: Tensor, last_only: bool = False) -> Tensor:
-        """(B, L, D) float and three (B, L) int -> (B, L, D), or (B, D) of the last position."""
-        x = self.inputs(rows + self.position.weight[: rows.shape[1]], events, devices, gaps)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        users: Tensor = self.norm(self.blocks[-1](x, last_only))
-        return users.squeeze(1) if last_only else users
+    blocks = (Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
+    return Stack(config.width, config.dropout, vocabulary, blocks)
 
 
 class Block(nn.Module):
