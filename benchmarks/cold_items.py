@@ -117,7 +117,7 @@ def compare_warm(out: Path, seeds: Sequence[int]) -> dict[str, Run]:
         first[name], cases = runs[0], runs[0].study.test["new"]
         each = [ndcg(run, cases) for run in runs]
         found = np.mean(each, axis=0)
-        validated = [max(epoch["validation_ndcg@10"] for epoch in run.facts["curve"]) for run in runs]
+        validated = [run.validation_ndcg for run in runs]
         print(f"  {name:24s} {shown(mean_interval(found, cases.user), 'ndcg@10')}", end="")
         print(
             f"  by seed {np.round([one.mean() for one in each], 4)}, on validation {np.round(validated, 4)}", flush=True

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.history import DAY_MS, MINUTE_MS
 from xrec_trainer.baselines import BASELINES, SHOWN
-from xrec_trainer.bootstrap import Interval, mean_interval, paired_difference
+from xrec_trainer.bootstrap import mean_interval, paired_difference
 from xrec_trainer.cases import Cases, own_device_histories, sessions_after_switch
 from xrec_trainer.config import parse
 from xrec_trainer.dataset import Log
@@ -121,9 +121,11 @@ def train(data: Path, out: Path, choices: tuple[tuple[str, ...], ...]) -> Run:
     runs = []
     for number, settings in enumerate(choices):
         run = fit(data, out / f"run-{number}", parse({"targets": ("purchase",)}, settings))
-        best = max(line["validation_ndcg@10"] for line in run.facts["curve"])
-        print(f"{' '.join(settings)}: validation NDCG@10 {best:.4f}, best epoch {run.facts['best_epoch']}", flush=True)
-        runs.append((best, number, run))
+        print(
+            f"{' '.join(settings)}: validation NDCG@10 {run.validation_ndcg:.4f}, best epoch {run.facts['best_epoch']}",
+            flush=True,
+        )
+        runs.append((run.validation_ndcg, number, run))
     return max(runs)[2]
 
 
@@ -146,14 +148,8 @@ def print_group(
         own = measured["own"][metric][keep]
         for which in ("own", "partly merged", "merged"):
             values = measured[which][metric][keep]
-            gain = "" if which == "own" else f"  - own {shown(paired_difference(values, own, user[keep]), '+')}"
-            print(f"  {metric:10s} {which:14s} {shown(mean_interval(values, user[keep]))}{gain}", flush=True)
-
-
-def shown(interval: Interval, sign: str = "") -> str:
-    """Write a mean with its interval."""
-    mean, low, high = (f"{value:{sign}.4f}" for value in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+            gain = "" if which == "own" else f"  - own {paired_difference(values, own, user[keep]):+.4f}"
+            print(f"  {metric:10s} {which:14s} {mean_interval(values, user[keep]):.4f}{gain}", flush=True)
 
 
 if __name__ == "__main__":

@@ -187,10 +187,10 @@ def print_tables(pooled: dict[str, Columns]) -> None:
         columns = pooled[task]
         print(f"\n{title}: {sized(columns)}")
         for name in ("xrec", *BASELINES):
-            print(f"  {name:12s}" + "".join(f"  {metric} {shown(mean(columns, name, metric))}" for metric in METRICS))
+            print(f"  {name:12s}" + "".join(f"  {metric} {mean(columns, name, metric):.4f}" for metric in METRICS))
         for name in BASELINES:
             gains = (difference(columns, "xrec", name, metric) for metric in METRICS)
-            print(f"  xrec - {name:12s}" + "".join(f"  {shown(gain, '+')}" for gain in gains))
+            print(f"  xrec - {name:12s}" + "".join(f"  {gain:+.4f}" for gain in gains))
     columns = pooled["switch"]
     is_empty = columns["own is empty"]
     groups = {"all": is_empty | True, "own device empty": is_empty, "own device has a history": ~is_empty}
@@ -201,12 +201,12 @@ def print_tables(pooled: dict[str, Columns]) -> None:
         for name in ("xrec", "item_knn", "ease") if group == "all" else ("xrec",):
             for metric in METRICS:
                 print(
-                    f"  {name:12s} {metric:8s} merged {shown(mean(asked, name, metric))}"
-                    f"  own {shown(mean(asked, f'own {name}', metric))}"
-                    f"  difference {shown(difference(asked, name, f'own {name}', metric), '+')}"
+                    f"  {name:12s} {metric:8s} merged {mean(asked, name, metric):.4f}"
+                    f"  own {mean(asked, f'own {name}', metric):.4f}"
+                    f"  difference {difference(asked, name, f'own {name}', metric):+.4f}"
                 )
         for name in BASELINES:
-            gains = (f"  {metric} {shown(difference(asked, 'xrec', name, metric), '+')}" for metric in METRICS)
+            gains = (f"  {metric} {difference(asked, 'xrec', name, metric):+.4f}" for metric in METRICS)
             print(f"  xrec - {name:12s}" + "".join(gains))
 
 
@@ -228,12 +228,6 @@ def difference(columns: Columns, name: str, baseline: str, metric: str) -> Inter
 def codes(names: NDArray[Any]) -> NDArray[np.int32]:
     """Number users, so that a user has one number on all days."""
     return np.unique(names, return_inverse=True)[1].astype(np.int32)
-
-
-def shown(interval: Interval, sign: str = "") -> str:
-    """Write a mean with its interval."""
-    mean_text, low, high = (f"{value:{sign}.4f}" for value in (interval.mean, interval.low, interval.high))
-    return f"{mean_text} [{low}, {high}]"
 
 
 def release(out: Path, folder: Path, raw: RawLog, start_ms: int) -> None:

@@ -74,7 +74,7 @@ def main() -> None:
             for choice in CHOICES
             for extra in extras
         ]
-        best = max(candidates, key=lambda run: max(line["validation_ndcg@10"] for line in run.facts["curve"]))
+        best = max(candidates, key=lambda run: run.validation_ndcg)
         chosen = f"encoder {best.config.encoder}, auxiliary targets {dict(best.config.auxiliary_targets)}"
         print(f"{name}: chosen on validation: {chosen}", flush=True)
         measured[name] = {task: answer(best, raw, new_only=task == "new") for task in ("all", "new")}
@@ -116,8 +116,7 @@ def train(data: Path, out: Path, settings: Sequence[str], seed: int) -> Run:
     config: FitConfig = parse({"targets": ("purchase",)}, [*SETTINGS, *settings, f"seed={seed}"])
     name = "-".join([data.name, *settings]).replace("auxiliary_targets=", "").replace(":", "").replace("=", "-")
     run = fit(data, out / "runs" / name, config)
-    best = max(line["validation_ndcg@10"] for line in run.facts["curve"])
-    print(f"  {data.name:15s} {' '.join(settings)}: validation NDCG@10 {best:.4f}", flush=True)
+    print(f"  {data.name:15s} {' '.join(settings)}: validation NDCG@10 {run.validation_ndcg:.4f}", flush=True)
     return run
 
 
@@ -157,7 +156,7 @@ def print_table(measured: dict[str, dict[str, np.ndarray]], task: str) -> None:
             mean = mean_interval(values[metric], values["user"])
             gain = paired_difference(values[metric], first[metric], values["user"])
             line = {"mean": mean, "gain over purchases only": gain}
-            shown = "  ".join(f"{key} {each.mean:.4f} [{each.low:.4f}, {each.high:.4f}]" for key, each in line.items())
+            shown = "  ".join(f"{key} {each:.4f}" for key, each in line.items())
             print(f"  {name:28s} {metric:10s} {shown}")
     print(json.dumps({name: {m: float(v[m].mean()) for m in METRICS} for name, v in measured.items()}))
 

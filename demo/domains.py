@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from demo import command
 
 DAY_S = 86_400
 START_S = 1_750_000_000
@@ -119,10 +119,10 @@ def main() -> None:
     command("xrec-train", "prepare", out / "sources.toml", "--out", out / "data")
     command("xrec-train", "fit", out / "data", "--out", out / "run", "--preset", options.domain, *settings)
     (out / "release.pem").unlink(missing_ok=True)
-    key = json.loads(command("xrec-export", "keygen", out / "release.pem", "--json"))["public_key"]
+    key = json.loads(command("xrec-export", "keygen", out / "release.pem", "--json", quiet=True))["public_key"]
     command("xrec-export", "build", out / "run", "--out", out / "bundle.xrec", "--key", out / "release.pem")
     command("xrec-train", "evaluate", out / "run", "--bundle", out / "bundle.xrec", "--trusted-key", key)
-    recommend(out, key)
+    recommend(out, options.domain, key)
 
 
 def write(out: Path, domain: str, users: int) -> None:
@@ -136,23 +136,11 @@ def write(out: Path, domain: str, users: int) -> None:
     (out / "sources.toml").write_text(SOURCES.format(domain=domain), encoding="utf-8")
 
 
-def command(*words: object) -> str:
-    """Run one of xrec's own commands, show what it prints and return it."""
-    tool, *rest = (str(word) for word in words)
-    print("\n$", tool, *rest, flush=True)
-    done = subprocess.run([Path(sys.executable).parent / tool, *rest], stdout=subprocess.PIPE, text=True)
-    print(done.stdout, flush=True)
-    if done.returncode:
-        raise SystemExit(f"{tool} {rest[0]} failed with exit code {done.returncode}")
-    return done.stdout
-
-
-def recommend(out: Path, key: str) -> None:
+def recommend(out: Path, domain: str, key: str) -> None:
     """Recommend to the log's first user, whose last events are shown."""
     import xrec_sdk
     from xrec_trainer.presets import load_preset
 
-    domain = (out / "sources.toml").read_text(encoding="utf-8").split('"')[1]
     names = load_preset(domain).events
     with (out / "events.csv").open(encoding="utf-8") as source:
         rows = [Row(**{**row, "at": int(row["at"])}) for row in csv.DictReader(source)]

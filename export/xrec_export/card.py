@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from xrec_sdk.history import DAY_MS
+
 from xrec_export.export_model import ExportModel
 from xrec_export.parity import TOP, Parity, Tolerance
 
@@ -55,14 +57,14 @@ def render(model: ExportModel, name: str, release: int, created_at: str, parity:
 def _ranker(model: ExportModel) -> list[str]:
     if model.ranker is None:
         return []
-    days = model.ranker.horizon_ms / 86_400_000
+    days = model.ranker.horizon_ms / DAY_MS
     return [f"- Probability: of {' or '.join(model.ranker.events)} within {days:g} days from now."]
 
 
 def _repeat(model: ExportModel) -> str:
     if model.repeat is None:
         return "none"
-    days = model.repeat.half_life_ms / 86_400_000
+    days = model.repeat.half_life_ms / DAY_MS
     return f"weight {model.repeat.weight:g}, half-life {days:g} days, events {', '.join(model.repeat.events)}"
 
 

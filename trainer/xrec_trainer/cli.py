@@ -234,7 +234,7 @@ def tune(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Search learning_rate, dropout, width, layers, heads and batch_tokens on the prepared folder DATA.
+    """Search learning_rate, dropout, width, layers, heads and batch_tokens, but for what --setting gives, on DATA.
 
     The best on validation is written to best.txt, as xrec-train fit takes it: xrec-train fit data --out run
     $(cat tuned/best.txt). Called again with the same DIR it goes on, also where it was cut.

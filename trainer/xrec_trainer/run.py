@@ -33,6 +33,11 @@ class Run:
     facts: dict[str, Any]
 
     @property
+    def validation_ndcg(self) -> float:
+        """The best NDCG@10 that training reached on validation."""
+        return max(float(line["validation_ndcg@10"]) for line in self.facts["curve"])
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """Events, devices and gap buckets that the model knows."""
         return self.study.log.vocabulary
