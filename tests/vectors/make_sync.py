@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from xrec_sdk.sync import Hlc, Op, Row
+from xrec_sdk.sync_body import criteria, takes
 from xrec_sdk.sync_merge import (
     Consent,
     clamp,
-    criteria,
     digest_of,
     digest_text,
     join_consent,
@@ -23,7 +23,6 @@ from xrec_sdk.sync_merge import (
     order_ms,
     print_of,
     row_bytes,
-    takes,
     tick,
 )
 

@@ -1,4 +1,4 @@
-"""Write the vectors that every language walks: two tiny signed bundles, more encoders, and what they must answer.
+"""Write the vectors that every language walks: three tiny signed bundles, more encoders, and what they must answer.
 
     python tests/vectors/make_vectors.py
 
@@ -28,12 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from xrec_export.build import Release, build_bundle
 from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase, excluding
+from xrec_export.export_ranker import fold
 from xrec_export.from_run import LastPosition
 from xrec_export.parity import Tolerance
 from xrec_export.quantize import pack_items, quantize_table
+from xrec_export.ranker_graph import ExportRanker
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import XrecError
-from xrec_sdk.history import History, RepeatRule, Vocabulary
+from xrec_sdk.history import DAY_MS, History, RepeatRule, Vocabulary
 from xrec_sdk.recommender import Recommender
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
@@ -41,13 +43,15 @@ from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders import ENCODERS
 from xrec_trainer.encoders.lowpass import LowPassTransformer
 from xrec_trainer.encoders.pool import Pool
+from xrec_trainer.ranker import Ranker
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, item_ids, questions
 
 FOLDER = Path(__file__).parent
 PHRASE = "the key of xrec's test vectors; it protects nothing"
-ITEMS = {"lowpass": 300, "pool": 140}
+BRIEF = ("item_id", "score", "rank", "probability")
+ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60}
 
 
 def private_pem() -> bytes:
@@ -115,6 +119,36 @@ def pool_model() -> ExportModel:
     )
 
 
+def ranked_model() -> ExportModel:
+    """Return a model whose ranker says how probable an item is."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED + 2)
+    count, width = ITEMS["ranked"], 8
+    vocabulary = Vocabulary(("view", "purchase"), ("phone", "pc"), (60_000, 3_600_000), max_history=8)
+    return ExportModel(
+        encoder=LastPosition(Pool(width, 0.0, vocabulary)).eval(),
+        item_table=table(count, width, random),
+        ids=item_ids(count),
+        entries=entries(count),
+        categories=[f"shelf {row % 4}" for row in range(count)],
+        vocabulary=vocabulary,
+        seen_events=("purchase",),
+        repeat=RepeatRule(0.5, 24 * HOUR_MS, ("purchase",)),
+        prior=(random.exponential(size=count) / 20).astype(np.float32),
+        ranker=make_ranker(count, width, vocabulary.device_count, random),
+    )
+
+
+def make_ranker(count: int, width: int, device_count: int, random: np.random.Generator) -> ExportRanker:
+    """Return a ranker whose weights, standardization and calibration are all drawn."""
+    ranker = Ranker("plain", width + device_count + 5, width + 5, 8).eval()
+    for name, buffer in ranker.named_buffers():
+        buffer.copy_(torch.rand(buffer.shape) + (0.5 if name.endswith("scale") else 0))
+    ranker.calibrate((0.7, -1.0), (1.2, 0.5))
+    features = random.uniform(0, 8, size=(count, 2)).astype(np.float32)
+    return fold(ranker, features, device_count, ("purchase",), 7 * DAY_MS)
+
+
 def parity_cases(model: ExportModel) -> list[ParityCase]:
     random = np.random.default_rng(SEED)
     vocabulary = model.vocabulary
@@ -127,8 +161,8 @@ def parity_cases(model: ExportModel) -> list[ParityCase]:
 
 
 def build_bundles(folder: Path) -> None:
-    """Write lowpass.xrec and pool.xrec."""
-    for name, model in (("lowpass", lowpass_model()), ("pool", pool_model())):
+    """Write the bundles."""
+    for name, model in (("lowpass", lowpass_model()), ("pool", pool_model()), ("ranked", ranked_model())):
         release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem())
         target = folder / f"{name}.xrec"
         build_bundle(model, parity_cases(model), target, release=release, tolerance=Tolerance(0.5, 1.0))
@@ -178,7 +212,8 @@ def answer(recommender: Recommender, method: str, arguments: Mapping[str, Any]) 
         return None
     if method == "export_my_data":
         return [{name: value for name, value in event.items() if name != "id"} for event in given["events"]]
-    return [listed(item) for item in given] if method in ("recommend", "similar") else given
+    has_ranker = recommender.bundle.manifest.ranker is not None
+    return [listed(item, has_ranker) for item in given] if method in ("recommend", "similar") else given
 
 
 def encoded(recommender: Recommender) -> dict[str, Any]:
@@ -188,9 +223,11 @@ def encoded(recommender: Recommender) -> dict[str, Any]:
     return {**codes, "user": recommender.runtime.encode(history).tolist()}
 
 
-def listed(item: Any) -> dict[str, Any]:
+def listed(item: Any, has_ranker: bool) -> dict[str, Any]:
     reasons = [vars(reason) for reason in item.reasons]
     said = {"item_id": item.item_id, "score": item.score, "rank": item.rank, "title": item.title}
+    if has_ranker:
+        said["probability"] = item.probability
     return {**said, "item": dict(item.item), **({"reasons": reasons} if reasons else {})}
 
 
@@ -229,7 +266,7 @@ def brief(expected: Any) -> Any:
     """Long lists name the entries of their first items only."""
     if isinstance(expected, list):
         return [
-            {name: value for name, value in item.items() if place < 3 or name in ("item_id", "score", "rank")}
+            {name: value for name, value in item.items() if place < 3 or name in BRIEF}
             for place, item in enumerate(expected)
         ]
     return expected

@@ -11,6 +11,7 @@ NOW_MS = 1_750_000_000_000
 HOUR_MS = 3_600_000
 TOLERANCE = 1e-4
 """How far a score may lie from the one that is written here; they are of the size of 1."""
+PROBABILITY_TOLERANCE = 1e-5
 TWINS = range(40, 44)
 """Rows of one vector and prior: their scores are equal, so that the lower row comes first."""
 
@@ -45,6 +46,10 @@ def case(name: str, bundle: str, calls: list[dict[str, Any]], history: list[dict
         "events": history,
         "calls": calls,
     }
+
+
+def probable(about: str, calls: list[dict[str, Any]], history: list[dict[str, object]]) -> dict[str, Any]:
+    return {**case(about, "ranked.xrec", calls, history), "tolerance": PROBABILITY_TOLERANCE}
 
 
 def call(method: str, **arguments: Any) -> dict[str, Any]:
@@ -212,5 +217,81 @@ def questions() -> dict[str, dict[str, Any]]:
                 call("encode"),
             ],
             pool,
+        ),
+        **ranked_questions(),
+    }
+
+
+def ranked_questions() -> dict[str, dict[str, Any]]:
+    """Return the cases of the bundle that says how probable an item is."""
+    short, long, recommend = events(4, 60, 4), events(30, 60, 5), "recommend"
+    return {
+        "70-probability": probable(
+            "each item's probability, in the order of the scores, under every rule",
+            [
+                call(recommend, k=6),
+                call(recommend, k=60),
+                call(recommend, k=6, filter_seen=False),
+                call(recommend, k=6, exclude=["sku-1", "sku-2"], where={"category": ["shelf 1", "shelf 2"]}),
+                call(recommend, k=6, where_price_below=5, max_per_category=2),
+                call(recommend, k=4, diversity=0.5),
+                call(recommend, k=3, explain=True),
+            ],
+            long,
+        ),
+        "71-context": probable(
+            "the device in hand and the hour, where the app says them; an unknown device is none of them",
+            [
+                call(recommend, k=4, context=context)
+                for context in (
+                    {},
+                    {"device": "phone"},
+                    {"device": "pc"},
+                    {"device": "fridge"},
+                    {"hour": 0},
+                    {"hour": 23.75},
+                    {"device": "pc", "hour": 8.5},
+                )
+            ],
+            short,
+        ),
+        "72-probability-none": probable(
+            "no probability without a user: popular and similar items, and an empty history",
+            [
+                call(recommend, k=3, personalised=False),
+                call("similar", item_id="sku-3", k=3),
+                call("forget"),
+                call(recommend, k=3),
+                call(recommend, k=3, context={"device": "pc"}),
+            ],
+            short,
+        ),
+        "73-context-clock": probable(
+            "an event of the future happened now; the encoded history alone counts",
+            [call(recommend, k=4), call(recommend, k=4, filter_seen=False)],
+            [*long, {"event": "view", "item_id": "sku-9", "device": "pc", "at_ms": NOW_MS + HOUR_MS}],
+        ),
+        "74-context-usage": probable(
+            "contexts that can't be",
+            [
+                call(recommend, context=context)
+                for context in (
+                    "pc",
+                    ["pc"],
+                    {"device": 1},
+                    {"hour": 24},
+                    {"hour": -0.5},
+                    {"hour": "8"},
+                    {"hour": True},
+                    {"minute": 5},
+                )
+            ],
+            short,
+        ),
+        "75-context-unused": case(
+            "a bundle without a ranker checks the context and needs it not",
+            "pool.xrec",
+            [call(recommend, k=2, context={"device": "pc", "hour": 3}), call(recommend, k=2, context={"hour": 25})],
+            [],
         ),
     }

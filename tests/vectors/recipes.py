@@ -20,7 +20,7 @@ def read_folder(folder: Path) -> Files:
 
 def damaged_zip(recipe: Mapping[str, Any], folder: Path, bundle: str, sign: Callable[[bytes], bytes]) -> bytes:
     """Return the zip that a recipe makes of a bundle in ``folder``; ``sign`` gives the bytes of manifest.sig."""
-    files = read_folder(folder / bundle)
+    files = read_folder(folder / recipe.get("bundle", bundle))
     for step in recipe["steps"]:
         _apply(step, files, folder)
     if recipe.get("resign") is True:

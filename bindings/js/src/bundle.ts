@@ -4,7 +4,15 @@ import { Catalog } from "./catalog";
 import type { Crypto } from "./crypto";
 import { BundleDamaged, BundleUntrusted, UsageError } from "./errors";
 import { IdTable } from "./idTable";
-import { BLOCK_ITEMS, MAX_MANIFEST_BYTES, blockCount, parseManifest, type FileRecord, type Manifest } from "./manifest";
+import {
+  BLOCK_ITEMS,
+  MAX_MANIFEST_BYTES,
+  blockCount,
+  parseManifest,
+  type FileRecord,
+  type Manifest,
+  type Section,
+} from "./manifest";
 import { checkTrustedKeys, MAX_SIGNATURE_FILE_BYTES, verifySignature } from "./signature";
 import type { Source } from "./source";
 import { decodeUtf8 } from "./utf8";
@@ -24,7 +32,7 @@ export interface TrustOptions {
 
 /**
  * A bundle that has passed every check. `table` is int8 [nb, d, 128]; `scale`, `bias` and `prior` are float32 [nb, 128]
- * (a prior that the bundle lacks is zero); `key` is the pinned key that signed it, null where unsigned ones were allowed.
+ * (a prior that the bundle lacks is zero); `features` are float32 [2, 128 nb], none without a ranker; `key` is the pinned key that signed it, null where unsigned ones were allowed.
  */
 export interface Bundle {
   readonly manifest: Manifest;
@@ -35,6 +43,7 @@ export interface Bundle {
   readonly scale: Float32Array;
   readonly bias: Float32Array;
   readonly prior: Float32Array;
+  readonly features: Float32Array;
   readonly encoder: Uint8Array;
   readonly scorer: Uint8Array;
   readonly conformance: Uint8Array;
@@ -152,18 +161,18 @@ function assemble(manifest: Manifest, contents: ReadonlyMap<string, Uint8Array>,
     }
   }
   const items = aligned(contents.get("items.bin")!);
-  const padded = blockCount(manifest) * BLOCK_ITEMS;
-  const floats = (offset: number) => new Float32Array(items.buffer, items.byteOffset + offset, padded);
-  const { table, scale, bias, prior } = manifest.items;
+  const floats = ({ offset, bytes }: Section) => new Float32Array(items.buffer, items.byteOffset + offset, bytes / 4);
+  const { table, scale, bias, prior, features } = manifest.items;
   const bundle: Bundle = {
     manifest,
     ids,
     catalog,
     items,
     table: new Int8Array(items.buffer, items.byteOffset + table.offset, table.bytes),
-    scale: floats(scale.offset),
-    bias: floats(bias.offset),
-    prior: prior ? floats(prior.offset) : new Float32Array(padded),
+    scale: floats(scale),
+    bias: floats(bias),
+    prior: prior ? floats(prior) : new Float32Array(blockCount(manifest) * BLOCK_ITEMS),
+    features: features ? floats(features) : new Float32Array(),
     encoder: contents.get("encoder.onnx")!,
     scorer: contents.get("scorer.onnx")!,
     conformance: contents.get("conformance.json")!,
@@ -178,12 +187,13 @@ function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 4 === 0 ? bytes : bytes.slice(); // a member of a zip may begin anywhere
 }
 
-function checkItems({ manifest, scale, bias, prior }: Bundle): void {
+function checkItems({ manifest, scale, bias, prior, features }: Bundle): void {
   const fail = (what: string): never => {
     throw new BundleDamaged("bundle.items_malformed", `items.bin holds ${what}`);
   };
-  if (!prior.every(Number.isFinite)) fail("a prior that is not finite");
-  if (!scale.every(Number.isFinite)) fail("a scale that is not finite");
+  for (const [name, values] of Object.entries({ feature: features, prior, scale })) {
+    if (!values.every(Number.isFinite)) fail(`a ${name} that is not finite`);
+  }
   const isRight = bias.every((value, row) => (row < manifest.itemCount ? Number.isFinite(value) : value === -Infinity));
   if (!isRight) fail("a bias that is not finite, -inf for pad rows");
 }

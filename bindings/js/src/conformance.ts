@@ -15,7 +15,11 @@ interface Case {
   readonly bias_values?: number[];
   readonly top_rows: number[];
   readonly top_scores: number[];
+  readonly context?: number[];
+  readonly top_probabilities?: number[];
 }
+
+const PROBABILITY_TOLERANCE = 1e-5;
 
 /**
  * Run every golden case and return how many there are; throw BundleDamaged where one gives another list. Scores may
@@ -44,7 +48,8 @@ async function answer(runtime: Runtime, bundle: Bundle, golden: Case): Promise<S
   );
   const user = await runtime.encode({ rows, events, devices, gaps });
   const bias = new Map((golden.bias_rows ?? []).map((row, place) => [row, golden.bias_values![place]]));
-  return runtime.top({ user, k: golden.k, itemBias: bundle.bias, bias });
+  const context = golden.context ? Float32Array.from(golden.context) : null;
+  return runtime.top({ user, k: golden.k, itemBias: bundle.bias, bias, context });
 }
 
 function agree(top: readonly Scored[], golden: Case, tolerance: number): boolean {
@@ -54,6 +59,13 @@ function agree(top: readonly Scored[], golden: Case, tolerance: number): boolean
   if (!top.every(({ score }, place) => isNear(score, scores[place], tolerance))) return false;
   const scoreOf = new Map(golden.top_rows.map((row, place) => [row, scores[place]]));
   const last = scores[scores.length - 1];
+  const probabilities = new Map(golden.top_probabilities?.map((one, place) => [golden.top_rows[place], one]));
+  // Rows of like scores may change places, and one may come in for another at the last.
+  const isProbable = ({ row, probability }: Scored) => {
+    const expected = probabilities.get(row) ?? probability;
+    return probability === expected || isNear(probability ?? NaN, expected ?? NaN, PROBABILITY_TOLERANCE);
+  };
+  if (golden.top_probabilities && !(top.length && top.every(isProbable))) return false;
   // A row that is not in the expected list can only have come in at the score of the last place.
   return top.every(({ row, score }) => isNear(score, scoreOf.get(row) ?? last, 2 * tolerance));
 }

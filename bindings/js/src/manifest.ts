@@ -1,5 +1,6 @@
 /** Read the manifest of a bundle with every bound checked; whether its bytes may be trusted is decided before. */
 
+import { CONTEXT } from "./context";
 import { BundleDamaged, BundleUnsupported } from "./errors";
 import type { RepeatRule, Vocabulary } from "./history";
 import { decodeUtf8, hasLoneSurrogate } from "./utf8";
@@ -16,6 +17,8 @@ const MAX_HISTORY = 10_000;
 const MAX_NAMES = 256;
 const MAX_FILES = 64;
 const MAX_TIME_MS = 2 ** 53;
+/** Numbers of each item that a ranker reads besides its row. */
+const RANKER_FEATURES = 2;
 const REQUIRED_FILES = [
   "card.md",
   "catalog.bin",
@@ -42,6 +45,12 @@ export interface Section {
   readonly bytes: number;
 }
 
+/** What the ranker's probability is of: one of `events` with the item within `horizonMs` from now. */
+export interface RankerRecord {
+  readonly events: readonly string[];
+  readonly horizonMs: number;
+}
+
 /** What manifest.json says, checked; docs/bundle-format.md explains each field. */
 export interface Manifest {
   readonly name: string;
@@ -57,7 +66,8 @@ export interface Manifest {
   readonly seenEvents: readonly string[];
   readonly filterSeen: boolean;
   readonly repeat: RepeatRule | null;
-  readonly items: { table: Section; scale: Section; bias: Section; prior: Section | null };
+  readonly ranker: RankerRecord | null;
+  readonly items: { table: Section; scale: Section; bias: Section; prior: Section | null; features: Section | null };
   readonly files: ReadonlyMap<string, FileRecord>;
   readonly parity: Readonly<Record<string, unknown>>;
   readonly model: Readonly<Record<string, unknown>>;
@@ -84,13 +94,11 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (isNewer(minimumSdk, VERSION)) {
     throw new BundleUnsupported("bundle.sdk_too_old", `the bundle needs SDK ${minimumSdk}; this one is ${VERSION}`);
   }
-  if (top.values.ranker != null) {
-    throw new BundleUnsupported("bundle.ranker_context", "the bundle holds a ranker, whose context this SDK can't give");
-  }
   const itemCount = top.integer("item_count", 1, MAX_ITEMS);
   const width = top.integer("width", 1, MAX_WIDTH);
   const files = readFiles(top.child("files"));
   const seen = top.child("seen");
+  const ranker = readRanker(top);
   return {
     name: top.text("name"),
     release: top.integer("release", 1, 2 ** 53),
@@ -105,7 +113,8 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     seenEvents: seen.names("events"),
     filterSeen: seen.boolean("filter"),
     repeat: readRepeat(top),
-    items: readItems(top.child("items"), itemCount, width, files.get("items.bin")!.bytes),
+    ranker,
+    items: readItems(top.child("items"), { itemCount, width, hasRanker: ranker !== null }, files.get("items.bin")!.bytes),
     files,
     parity: top.child("parity").values,
     model: top.child("model").values,
@@ -249,6 +258,16 @@ function readRepeat(top: Fields): RepeatRule | null {
   };
 }
 
+function readRanker(top: Fields): RankerRecord | null {
+  if (top.values.ranker == null) return null;
+  const fields = top.child("ranker");
+  const context = fields.names("context");
+  if (context.join() !== CONTEXT.join()) {
+    throw new BundleUnsupported("bundle.ranker_context", `the ranker reads ${context.join()}; this SDK knows ${CONTEXT.join()}`);
+  }
+  return { events: fields.names("events"), horizonMs: fields.integer("horizon_ms", 1, MAX_TIME_MS) };
+}
+
 function readFiles(fields: Fields): Map<string, FileRecord> {
   const names = Object.keys(fields.values);
   const missing = REQUIRED_FILES.filter((name) => !fields.has(name));
@@ -265,7 +284,11 @@ function readFiles(fields: Fields): Map<string, FileRecord> {
   return records;
 }
 
-function readItems(fields: Fields, itemCount: number, width: number, fileBytes: number): Manifest["items"] {
+function readItems(
+  fields: Fields,
+  { itemCount, width, hasRanker }: { itemCount: number; width: number; hasRanker: boolean },
+  fileBytes: number,
+): Manifest["items"] {
   const padded = Math.ceil(itemCount / BLOCK_ITEMS) * BLOCK_ITEMS;
   let end = 0;
   const section = (name: string, bytes: number): Section => {
@@ -283,5 +306,6 @@ function readItems(fields: Fields, itemCount: number, width: number, fileBytes: 
     scale: section("scale", 4 * padded),
     bias: section("bias", 4 * padded),
     prior: fields.has("prior") && fields.values.prior === null ? null : section("prior", 4 * padded),
+    features: hasRanker ? section("features", 4 * RANKER_FEATURES * padded) : null,
   };
 }

@@ -2,6 +2,7 @@
 
 export type { Bundle, TrustOptions } from "./bundle";
 export type { Entry } from "./catalog";
+export type { Context } from "./context";
 export { checkConformance } from "./conformance";
 export {
   BundleDamaged,
@@ -13,7 +14,7 @@ export {
   XrecError,
 } from "./errors";
 export type { LoadOptions } from "./load";
-export type { Manifest } from "./manifest";
+export type { Manifest, RankerRecord } from "./manifest";
 export { fromRecord, MemoryProfile, toRecord } from "./profile";
 export type { Event, EventRecord, ProfileStore } from "./profile";
 export type { Deed, RecommendOptions, Where } from "./recommender";

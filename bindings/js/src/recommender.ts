@@ -2,6 +2,7 @@
 
 import { itemVector, type Bundle } from "./bundle";
 import type { Entry } from "./catalog";
+import { checkContext, contextVector, type Context } from "./context";
 import { UsageError } from "./errors";
 import { newEventId } from "./eventId";
 import { checkedEvent, toRecord, type Event, type EventRecord, type ProfileStore } from "./profile";
@@ -43,6 +44,8 @@ export interface RecommendOptions {
   readonly diversity?: number;
   /** False does not read the profile: the popular items, the rules of the call applied. */
   readonly personalised?: boolean;
+  /** What the ranker reads of the moment, where the app knows better. */
+  readonly context?: Context | null;
   /** Add reasons. */
   readonly explain?: boolean;
 }
@@ -61,6 +64,7 @@ interface Choice {
   readonly cap: number | null;
   readonly diversity: number;
   readonly withPrior?: boolean;
+  readonly context?: Float32Array | null;
 }
 
 /** Recommend to one user from one bundle. Made by `Recommender.load`; nothing here waits for a network. */
@@ -98,7 +102,8 @@ export class Recommender {
     const known = personalised ? await this.known() : null;
     const bias = forbid(this.bias(known, options.filterSeen ?? null), excluded);
     const user = known ? known.user : new Float32Array(this.bundle.manifest.width);
-    return this.results(await this.choose(user, itemBias, bias, choice), explain ? known : null);
+    const context = this.context(known, options.context ?? {});
+    return this.results(await this.choose(user, itemBias, bias, { ...choice, context }), explain ? known : null);
   }
 
   /**
@@ -174,6 +179,14 @@ export class Recommender {
       : againBias(known.taste, this.bundle, this.clockMs());
   }
 
+  /** Return the context of the call; null where there is no ranker, or no history for it to stand on. */
+  private context(known: Known | null, given: Context): Float32Array | null {
+    checkContext(given);
+    const { ranker, vocabulary } = this.bundle.manifest;
+    const history = known?.taste.events.slice(-vocabulary.maxHistory) ?? [];
+    return ranker && history.length ? contextVector(given, history, vocabulary, this.clockMs()) : null;
+  }
+
   /** Return the item bias (Np,) of the call, or null where it allows no item. */
   private itemBias(candidates: Iterable<string> | null, where: Where | null): Float32Array | null {
     const codes = where === null || typeof where === "function" ? null : this.categoryCodes(where);
@@ -223,7 +236,8 @@ export class Recommender {
     const isPlain = !choice.allows && choice.cap === null && choice.diversity === 0;
     let depth = isPlain ? wanted : Math.min(itemCount, Math.max(LEAST_POOL, POOL_PER_ANSWER * wanted));
     for (;;) {
-      const top = await this.runtime.top({ user, k: depth, itemBias, bias, withPrior: choice.withPrior });
+      const { withPrior, context } = choice;
+      const top = await this.runtime.top({ user, k: depth, itemBias, bias, withPrior, context });
       if (isPlain) return top;
       const { allows } = choice;
       const pool = allows ? top.filter(({ row }) => allows(this.bundle.catalog.entry(row))) : top;
@@ -246,9 +260,9 @@ export class Recommender {
     const reasons = explained
       ? await findReasons(rows, explained.user, explained.taste, this.bundle, this.runtime)
       : [];
-    return chosen.map(({ row, score }, place) => {
+    return chosen.map(({ row, score, probability }, place) => {
       const [itemId, item] = [this.bundle.ids.itemId(row), this.bundle.catalog.entry(row)];
-      const said = { itemId, score, rank: place + 1, recommendationId, probability: null };
+      const said = { itemId, score, rank: place + 1, recommendationId, probability };
       return { ...said, reasons: reasons[place] ?? [], item, title: titleOf(item, itemId) };
     });
   }

@@ -12,8 +12,8 @@ export interface Reason {
 }
 
 /**
- * One item of a list. `rank` counts from 1. `score` orders one list and means nothing across lists. `probability` is null
- * until a bundle holds a calibrated ranker. `recommendationId` is the list's, for `feedback`. `item` is the catalogue's
+ * One item of a list. `rank` counts from 1. `score` orders one list and means nothing across lists. `probability` is that
+ * of the ranker's events within its horizon, null without a ranker or a history. `recommendationId` is the list's, for `feedback`. `item` is the catalogue's
  * entry and `title` its title, or the id where it has none.
  */
 export interface Recommendation {

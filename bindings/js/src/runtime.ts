@@ -2,6 +2,7 @@
 
 // B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers
 
+import { CONTEXT } from "./context";
 import type { Bundle } from "./bundle";
 import { BundleDamaged, UsageError, XrecError } from "./errors";
 import type { History } from "./history";
@@ -25,23 +26,29 @@ export interface Session {
 /** Makes the session of a graph; it finds the external data in `bundle.items`. Any error means a malformed graph. */
 export type CreateSession = (graph: Uint8Array, name: string, bundle: Bundle, threads: number) => Promise<Session>;
 
-/** A row and its score. */
+/** A row, its score, and its probability, null without a ranker or a context. */
 export interface Scored {
   readonly row: number;
   readonly score: number;
+  readonly probability: number | null;
 }
 
-/** The scorer's question: `itemBias` is (Np,), the bundle's bias or a copy with -Infinity for what is forbidden. */
+/**
+ * The scorer's question: `itemBias` is (Np,), the bundle's bias or a copy with -Infinity for what is forbidden. With a
+ * `context` (5,) a bundle that has a ranker gives probabilities.
+ */
 export interface Question {
   readonly user: Float32Array;
   readonly k: number;
   readonly itemBias: Float32Array;
   readonly bias: Bias;
   readonly withPrior?: boolean;
+  readonly context?: Float32Array | null;
 }
 
 const ENCODER_INPUTS = ["rows", "events", "devices", "gaps"] as const;
 const SCORER_INPUTS = ["user", "item_bias", "item_prior", "bias_rows", "bias_values", "k"];
+const SCORER_OUTPUTS = ["top_rows", "top_scores"];
 
 /** The sessions of one bundle. */
 export class Runtime {
@@ -58,7 +65,9 @@ export class Runtime {
       throw new UsageError("usage.num_threads", `threads is ${String(threads)}; expected a whole number, 0 for all`);
     }
     const encoder = await load("encoder.onnx", bundle.encoder, ENCODER_INPUTS, ["user"]);
-    const scorer = await load("scorer.onnx", bundle.scorer, SCORER_INPUTS, ["top_rows", "top_scores"]);
+    const more = (name: string) => (bundle.manifest.ranker ? [name] : []);
+    const [inputs, outputs] = [[...SCORER_INPUTS, ...more("context")], [...SCORER_OUTPUTS, ...more("top_probabilities")]];
+    const scorer = await load("scorer.onnx", bundle.scorer, inputs, outputs);
     return new Runtime(bundle, encoder, scorer);
 
     async function load(name: string, graph: Uint8Array, inputs: readonly string[], outputs: readonly string[]) {
@@ -97,8 +106,8 @@ export class Runtime {
   }
 
   /** Return the best `k` rows, best first, ties by lower row, fewer where the biases forbid the rest. */
-  async top({ user, k, itemBias, bias, withPrior = true }: Question): Promise<Scored[]> {
-    const { itemCount, width } = this.bundle.manifest;
+  async top({ user, k, itemBias, bias, withPrior = true, context = null }: Question): Promise<Scored[]> {
+    const { itemCount, width, ranker } = this.bundle.manifest;
     if (!Number.isInteger(k) || k < 1 || k > itemCount) {
       throw new UsageError("usage.k", `k is ${String(k)}; the graph answers 1 to ${itemCount}`);
     }
@@ -109,8 +118,9 @@ export class Runtime {
       bias_rows: { data: Int32Array.from(bias.keys()), dims: [bias.size] },
       bias_values: { data: Float32Array.from(bias.values()), dims: [bias.size] },
       k: { data: Int32Array.of(k), dims: [1] },
+      ...(ranker ? { context: { data: context ?? new Float32Array(CONTEXT.length), dims: [CONTEXT.length] } } : {}),
     });
-    return checkedTop(answer.top_rows?.data, answer.top_scores?.data, k, itemCount);
+    return checkedTop(answer, k, itemCount, ranker !== null && context !== null);
   }
 
   /** Let go of the sessions. */
@@ -120,17 +130,21 @@ export class Runtime {
   }
 }
 
-function checkedTop(rows: Value["data"], scores: Value["data"], k: number, itemCount: number): Scored[] {
-  if (!(rows instanceof Int32Array) || rows.length !== k || scores?.length !== k) {
-    throw new BundleDamaged("bundle.graph_failed", `scorer.onnx gave something else than ${k} rows and scores`);
-  }
+function checkedTop(answer: Readonly<Record<string, Value>>, k: number, itemCount: number, isProbable: boolean): Scored[] {
+  const [rows, scores, found] = [...SCORER_OUTPUTS, "top_probabilities"].map((name) => answer[name]?.data);
+  const fail = (what: string): never => {
+    throw new BundleDamaged("bundle.graph_failed", `scorer.onnx gave ${what}`);
+  };
+  const isWhole = rows instanceof Int32Array && rows.length === k && scores?.length === k;
+  if (!isWhole || (isProbable && found?.length !== k)) fail(`something else than ${k} answers`);
   const top: Scored[] = [];
   for (let place = 0; place < k; place++) {
-    const [row, score] = [rows[place], scores[place]];
+    const [row, score, probability] = [rows[place], scores[place], isProbable ? found[place] : null];
     if (score === -Infinity) continue;
-    if (!Number.isFinite(score)) throw new BundleDamaged("bundle.graph_failed", "scorer.onnx gave a score that is not finite");
-    if (row < 0 || row >= itemCount) throw new BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row that is not there");
-    top.push({ row, score });
+    if (!Number.isFinite(score)) fail("a score that is not finite");
+    if (row < 0 || row >= itemCount) fail("a row that is not there");
+    if (probability !== null && !(probability > 0 && probability < 1)) fail("a probability that is not between 0 and 1");
+    top.push({ row, score, probability });
   }
   return top;
 }

@@ -9,8 +9,7 @@ import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
 import { BundleDamaged, checkConformance, Recommender, UsageError } from "../src/node";
-import { damagedZip, INDEX, VECTORS, zipOf } from "./vectors";
-import { codeOf as refusal } from "./walk";
+import { INDEX, VECTORS, zipOf } from "./vectors";
 
 const OPTIONS = { trustedKeys: [INDEX.key] };
 let folder: string;
@@ -57,12 +56,6 @@ test("nothing at the path, and a file too many, have their codes", async () => {
   expect(await codeOf(join(folder, "none"))).toBe("bundle.not_found");
   writeFileSync(join(path, "extra"), "");
   expect(await codeOf(path)).toBe("bundle.file_extra");
-});
-
-test("a bundle with a ranker is for another SDK", async () => {
-  const steps = [{ op: "manifest", path: ["ranker"], value: { events: ["view"], horizon_ms: 1, context: ["hour"] } }];
-  const recipe = { name: "ranker", code: "bundle.ranker_context", steps, resign: true as const };
-  expect(await refusal(Recommender.load, damagedZip(recipe), INDEX.key, recipe)).toBe(recipe.code);
 });
 
 test("threads must be a whole number", async () => {

@@ -37,6 +37,7 @@ interface Faults {
   readonly cut?: number;
 }
 export interface WholeRecipe extends Recipe {
+  readonly bundle?: string;
   readonly steps: readonly Step[];
   readonly resign?: true | "only";
   readonly zip?: Faults;
@@ -78,7 +79,7 @@ export function zipOf(bundle: string): Uint8Array {
 
 /** Return the zip that a recipe makes. */
 export function damagedZip(recipe: WholeRecipe): Uint8Array {
-  const files = readBundle(BAD.bundle);
+  const files = readBundle(recipe.bundle ?? BAD.bundle);
   for (const step of recipe.steps) apply(step, files);
   if (recipe.resign === true) rehash(recipe, files);
   if (recipe.resign) files.set("manifest.sig", signature(files.get("manifest.json")!));

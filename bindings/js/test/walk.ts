@@ -97,10 +97,11 @@ function optionsOf({ where_price_below: most, ...given }: Arguments): object {
 }
 
 function listed(items: Awaited<ReturnType<Recommender["recommend"]>>): unknown {
-  return items.map(({ itemId, score, rank, title, item, reasons }) => ({
+  return items.map(({ itemId, score, rank, title, item, reasons, probability }) => ({
     item_id: itemId,
     score,
     rank,
+    probability,
     title,
     item,
     reasons: reasons.map(({ itemId: id, ...reason }) => ({ item_id: id, ...reason })),

@@ -46,6 +46,7 @@ export const BINARY: Readonly<Record<string, Run>> = {
   Pow: each(Math.pow),
   Min: each(Math.min),
   Max: each(Math.max),
+  Equal: each((a, b) => Number(a === b)),
   Greater: each((a, b) => Number(a > b)),
   GreaterOrEqual: each((a, b) => Number(a >= b)),
 };
@@ -53,7 +54,7 @@ export const BINARY: Readonly<Record<string, Run>> = {
 /** Return the function of two tensors of an operator of {@link BINARY}. */
 export function binary(operator: string): (a: Tensor, b: Tensor) => Tensor {
   return (a, b) => {
-    const out = zeros(operator.startsWith("Greater") ? Type.bool : a.type, broadcastDims(a.dims, b.dims));
+    const out = zeros(/^(Equal|Greater)/.test(operator) ? Type.bool : a.type, broadcastDims(a.dims, b.dims));
     runBroadcast(operator === "Div" && isWhole(a.type) ? divideWhole : BINARY[operator], out, a, b);
     return out;
   };
@@ -111,9 +112,11 @@ export const UNARY: Readonly<Record<string, (x: number) => number>> = {
   Erf: erf,
   Exp: Math.exp,
   Gelu: gelu,
+  Log: Math.log,
   Neg: (x) => -x,
   Relu: (x) => (x > 0 ? x : 0),
   Sigmoid: (x) => 1 / (1 + Math.exp(-x)),
+  Sin: Math.sin,
   Sqrt: Math.sqrt,
   Tanh: Math.tanh,
 };
