@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from xrec_sdk.errors import XrecError
+
 VERSION = 1
 PURPOSES = ("personalise", "sync", "train", "analytics")
 DAY_MS = 86_400_000
@@ -31,6 +33,12 @@ TOO_OLD = "sync.too_old"
 BAD_BODY = "sync.bad_body"
 # Code of a device alone: a snapshot was applied whole and its digest is still not the server's.
 DIVERGED = "sync.diverged"
+# Code of a device alone: the server's answer is not one of the protocol.
+BAD_ANSWER = "sync.bad_answer"
+
+
+class SyncError(XrecError):
+    """An operation can't be taken up, or an answer can't be used; the code says which, the message what was found."""
 
 
 class Hlc(NamedTuple):

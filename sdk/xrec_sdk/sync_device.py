@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from xrec_sdk import sync
-from xrec_sdk.errors import XrecError
 from xrec_sdk.sync import (
     LIMITS,
     ZERO,
@@ -34,24 +33,19 @@ from xrec_sdk.sync import (
     Row,
     Standing,
 )
+from xrec_sdk.sync import SyncError as SyncError
+from xrec_sdk.sync_body import check, compact_json, criteria, takes
 from xrec_sdk.sync_merge import (
     Consent,
-    compact_json,
     consent_of_op,
     consent_of_row,
-    criteria,
     digest_change,
     digest_text,
     join_consent,
     order_ms,
     print_of,
-    takes,
     tick,
 )
-
-
-class SyncError(XrecError):
-    """An operation can't be taken up; ask for consent, or make it smaller."""
 
 
 @dataclass
@@ -129,7 +123,7 @@ def consent(replica: Replica, purpose: str) -> Consent:
 def record(
     replica: Replica, kind: str, id: str, body: str, purpose: str, now_ms: int, limits: Limits = LIMITS
 ) -> Changes:
-    """Queue an event, a preference, an erasure or another operation; SyncError where consent or size forbid it.
+    """Queue an event, a preference, an erasure or another operation; SyncError where consent or the bounds forbid it.
 
     An event needs consent to its purpose and to sync; an erasure works here at once. A full queue sheds.
     """
@@ -137,37 +131,41 @@ def record(
         for asked in ("sync", purpose):
             if not consent(replica, asked).is_granted:
                 raise SyncError(sync.NO_CONSENT, f"there is no consent to {asked!r}; ask the user first")
-    if len(body.encode()) > limits.body_bytes or len(id) > limits.id_characters:
-        raise SyncError(sync.TOO_LARGE, f"the operation has {len(body.encode())} bytes; expected {limits.body_bytes}")
     draft = _Draft(replica, replica.standing)
-    op = _append(draft, kind, id, body, purpose, now_ms)
+    op = _append(draft, Op(0, kind, id, 0, ZERO, 0, purpose, body), now_ms, limits)
     if kind == "erase":
         _erase_here(draft, op)
     _shed(draft, limits)
     return draft.changes()
 
 
-def consent_change(replica: Replica, purpose: str, is_granted: bool, policy: str, now_ms: int) -> Changes:
+def consent_change(
+    replica: Replica, purpose: str, is_granted: bool, policy: str, now_ms: int, limits: Limits = LIMITS
+) -> Changes:
     """Queue a grant, which covers the refusals that this device knows, or a refusal, which voids what is unsent."""
     over = dict(consent(replica, purpose).refused) if is_granted else {}
     draft = _Draft(replica, replica.standing)
-    _append(
-        draft,
-        "consent",
-        purpose,
-        compact_json({"granted": is_granted, "over": over, "policy": policy}),
-        purpose,
-        now_ms,
-    )
+    body = compact_json({"granted": is_granted, "over": over, "policy": policy})
+    _append(draft, Op(0, "consent", purpose, 0, ZERO, 0, purpose, body), now_ms, limits)
     _void_refused(draft)
     return draft.changes()
 
 
-def _append(draft: _Draft, kind: str, id: str, body: str, purpose: str, now_ms: int) -> Op:
+def _append(draft: _Draft, said: Op, now_ms: int, limits: Limits) -> Op:
+    """Queue what was said under the next number; SyncError where the server would reject it."""
     standing = draft.standing
-    hlc = tick(standing.hlc, now_ms)
-    op = Op(standing.last_dseq + 1, kind, id, standing.epoch, hlc, standing.contact_ms, purpose, body)
-    draft.standing = replace(standing, last_dseq=op.dseq, hlc=hlc)
+    op = replace(
+        said,
+        dseq=standing.last_dseq + 1,
+        epoch=standing.epoch,
+        hlc=tick(standing.hlc, now_ms),
+        contact_ms=standing.contact_ms,
+    )
+    try:
+        check(op, limits)
+    except ValueError as cause:
+        raise SyncError(sync.BAD_BODY, f"the profile can't hold this {said.kind}: {cause}") from cause
+    draft.standing = replace(standing, last_dseq=op.dseq, hlc=op.hlc)
     draft.queue[op.dseq] = Queued(op)
     return op
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from xrec_sdk.sync import ZERO, Hlc, Op, Row
+from xrec_sdk.sync_body import MAX_COUNTER, compact_json, consent_said, read_json
 
 DIGEST_MODULUS = 1 << 256
 
 
 def tick(hlc: Hlc, now_ms: int) -> Hlc:
     """Return the clock's next time: greater than ``hlc`` and not before ``now_ms``."""
-    return Hlc(now_ms, 0) if now_ms > hlc.ms else Hlc(hlc.ms, hlc.counter + 1)
+    return Hlc(now_ms, 0) if now_ms > hlc.ms else after(hlc)
+
+
+def after(hlc: Hlc) -> Hlc:
+    """Return the least time after ``hlc`` whose counter is in bounds."""
+    return Hlc(hlc.ms, hlc.counter + 1) if hlc.counter < MAX_COUNTER else Hlc(hlc.ms + 1, 0)
 
 
 def clamp(hlc: Hlc, now_ms: int, ahead_ms: int) -> Hlc:
@@ -67,25 +72,18 @@ def _join_vectors(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str,
 
 
 def consent_of_op(op: Op, device: str) -> Consent:
-    """Return what one consent operation of a device says; ValueError or KeyError where its body is malformed."""
-    body = json.loads(op.body)
-    is_granted, policy, over = body["granted"], body["policy"], body.get("over", {})
-    if not isinstance(is_granted, bool) or not isinstance(policy, str) or not _is_vector(over):
-        raise ValueError("expected granted (bool), policy (text) and over (an object of whole numbers)")
+    """Return what one consent operation of a device says; ValueError where its body is malformed."""
+    is_granted, policy, over = consent_said(op.body)
     if is_granted:
         return Consent(True, {}, over, policy, op.hlc, device)
     return Consent(False, {device: op.dseq}, {}, policy, op.hlc, device)
-
-
-def _is_vector(value: object) -> bool:
-    return isinstance(value, dict) and all(type(dseq) is int and dseq >= 0 for dseq in value.values())
 
 
 def consent_of_row(row: Row | None) -> Consent:
     """Return the register that a row holds; an empty one for None."""
     if row is None:
         return Consent()
-    body = json.loads(row.body)
+    body = read_json(row.body)
     return Consent(body["was_granted"], body["refused"], body["over"], body["policy"], row.hlc, row.device)
 
 
@@ -115,59 +113,14 @@ def winner(held: Row | None, given: Row) -> Row:
     if held is None:
         return given
     if held.device == given.device and given.hlc <= held.hlc:
-        return replace(given, hlc=Hlc(held.hlc.ms, held.hlc.counter + 1))
+        return replace(given, hlc=after(held.hlc))
     return later(held, given)
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """Which events an erasure takes: those that meet all that is given, times as claimed in [from_ms, to_ms)."""
-
-    item_id: str | None = None
-    event: str | None = None
-    from_ms: int | None = None
-    to_ms: int | None = None
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether nothing is named: then the erasure takes the whole profile and begins an epoch."""
-        return self == Criteria()
-
-
-def criteria(body: str) -> Criteria:
-    """Return the criteria of an erase operation; ValueError or TypeError where its body is malformed."""
-    fields = json.loads(body)
-    found = Criteria(**fields)
-    for name, kind in (("item_id", str), ("event", str), ("from_ms", int), ("to_ms", int)):
-        value = getattr(found, name)
-        if value is not None and type(value) is not kind:
-            raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
-    return found
-
-
-def takes(erasure: Criteria, body: str) -> bool:
-    """Return whether an erasure takes the event of this body; an event that can't be read is taken."""
-    try:
-        event = json.loads(body)
-        at_ms: int = event["at_ms"]
-        return (
-            erasure.item_id in (None, event["item_id"])
-            and erasure.event in (None, event["event"])
-            and (erasure.from_ms is None or erasure.from_ms <= at_ms)
-            and (erasure.to_ms is None or at_ms < erasure.to_ms)
-        )
-    except (ValueError, KeyError, TypeError):
-        return True
-
-
-def compact_json(value: object) -> str:
-    """Return JSON with sorted keys and no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def netstrings(fields: Iterable[object]) -> bytes:
     """Return each field's UTF-8 text as a netstring ``length:bytes,`` (Bernstein 1997), one after the other."""
-    texts = (str(field).encode() for field in fields)
+    # What holds half of a surrogate pair is never stored, but it is printed before it is rejected.
+    texts = (str(field).encode(errors="surrogatepass") for field in fields)
     return b"".join(b"%d:%s," % (len(text), text) for text in texts)
 
 

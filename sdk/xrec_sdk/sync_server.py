@@ -12,27 +12,24 @@ what it returns (purge, drops, puts, history), and only then answer. Rules, in t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xrec_sdk import sync
 from xrec_sdk.sync import LIMITS, Head, Key, Limits, Op, Page, Push, PushAnswer, Registered, Row
+from xrec_sdk.sync_body import Criteria, check, criteria, event_time, is_number, is_text, takes
 from xrec_sdk.sync_merge import (
     Consent,
-    Criteria,
     clamp,
     consent_body,
     consent_of_op,
     consent_of_row,
-    criteria,
     digest_change,
     digest_of,
     digest_text,
     join_consent,
     order_ms,
     print_of,
-    takes,
     winner,
 )
 
@@ -114,17 +111,21 @@ def wanted(push: Push) -> tuple[frozenset[Key], Criteria | None]:
     erasure = push.ops[-1] if push.ops and push.ops[-1].kind == "erase" else None
     try:
         return keys, criteria(erasure.body) if erasure else None
-    except (ValueError, TypeError):
+    except ValueError:
         return keys, None
 
 
 def accept(
     profile: Profile, device: Device, push: Push, known: Mapping[Key, Row], now_ms: int, limits: Limits = LIMITS
 ) -> tuple[PushAnswer, Writes | None]:
-    """Return the answer to a push and what must be committed before it is given; None where nothing changes."""
+    """Return the answer to a push and what must be committed before it is given; None where nothing changes.
+
+    Never raises, whatever the push holds; the transport must have bounded its bytes (``push_bytes``) before decoding.
+    """
     code = _refusal(profile.head, device, push, limits)
     if code:
         return PushAnswer(profile.head, now_ms, device.high_water, code=code), None
+    push = replace(push, checked=min(push.checked, profile.head.seq))
     work = _Work(profile, device, push, dict(known), now_ms, limits)
     acks: list[tuple[int, int]] = []
     rejected = [(recent.dseq, recent.code) for recent in device.recent if recent.code and recent.dseq >= push.first]
@@ -156,10 +157,10 @@ def accept(
 def _refusal(head: Head, device: Device, push: Push, limits: Limits) -> str | None:
     if push.v != sync.VERSION:
         return sync.VERSION_UNKNOWN
+    if not _is_sound(push) or not _is_in_order(push):
+        return sync.MALFORMED
     if len(push.ops) > limits.push_ops:
         return sync.TOO_LARGE
-    if not _is_in_order(push):
-        return sync.MALFORMED
     if push.generation != head.generation:
         return sync.GENERATION
     if push.first > device.high_water + 1:
@@ -169,6 +170,17 @@ def _refusal(head: Head, device: Device, push: Push, limits: Limits) -> str | No
     if push.checked < head.forgotten:
         return sync.BEHIND
     return None
+
+
+def _is_sound(push: Push) -> bool:
+    """Return whether each field has its type, and the numbers of the push itself their range."""
+    ends = (push.generation, push.checked, push.first, push.first + len(push.ops))
+    return is_text(push.device) and all(map(is_number, ends)) and all(map(_is_typed, push.ops))
+
+
+def _is_typed(op: Op) -> bool:
+    texts, numbers = (op.kind, op.id, op.purpose, op.body), (op.dseq, op.epoch, *op.hlc, op.contact_ms)
+    return all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
 
 
 def _is_in_order(push: Push) -> bool:
@@ -196,7 +208,9 @@ class _Work:
 
     def apply(self, op: Op) -> str | None:
         """Apply one operation; return the code of its rejection."""
-        if len(op.body.encode()) > self.limits.body_bytes or not len(op.id) <= self.limits.id_characters:
+        try:
+            check(op, self.limits)
+        except ValueError:
             return sync.BAD_BODY
         match op.kind:
             case "nop":
@@ -210,22 +224,17 @@ class _Work:
         return self._register(op)
 
     def _consent(self, op: Op) -> str | None:
-        try:
-            said = consent_of_op(op, self.device.id)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return sync.BAD_BODY
+        said, held = consent_of_op(op, self.device.id), consent_of_row(self.known.get(op.key))
+        # Nobody can have seen a refusal that the server has not: it would be refused in vain when it comes.
+        over = {name: min(dseq, held.refused[name]) for name, dseq in said.over.items() if name in held.refused}
         hlc = clamp(op.hlc, self.now_ms, self.limits.ahead_ms)
-        held = self.known.get(Key("consent", op.id))
-        joined = join_consent(consent_of_row(held), replace(said, hlc=hlc))
+        joined = join_consent(held, replace(said, over=over, hlc=hlc))
         self.put(replace(op, hlc=joined.hlc, body=consent_body(joined)), joined.device)
         self.history.append(History(self.now_ms, self.device.id, op.dseq, op.id, op.body))
         return None
 
     def _erase(self, op: Op) -> str | None:
-        try:
-            erasure = criteria(op.body)
-        except (ValueError, TypeError):
-            return sync.BAD_BODY
+        erasure = criteria(op.body)
         if op.key in self.known or op.id == self.head.erased_by:
             return None
         if erasure.is_everything:
@@ -247,14 +256,12 @@ class _Work:
         self.purge = epoch
 
     def _event(self, op: Op) -> str | None:
-        at_ms = _event_time(op)
-        if at_ms is None:
-            return sync.BAD_BODY
         failure = self._unwelcome(op)
         if failure:
             return failure
         if op.contact_ms < self.device.copied_ms and self.head.floor > self.device.floor and op.key not in self.known:
             return sync.COPIED
+        at_ms = event_time(op, self.limits)
         if at_ms < self.now_ms - self.limits.retention_ms:
             return sync.TOO_OLD
         if any(self._is_erased_by(row, op) for row in self.known.values() if row.kind == "erase"):
@@ -316,16 +323,6 @@ class _Work:
         drop = tuple(row.key for row in gone if row.key not in self.known and self.purge is None)
         profile = Profile(self.head, digest, events)
         return Writes(profile, device, None, self.purge, drop, put, tuple(self.history))
-
-
-def _event_time(op: Op) -> int | None:
-    """Return an event's claimed time; None where its body is not that of an event."""
-    try:
-        body = json.loads(op.body)
-        is_event = body["id"] == op.id and isinstance(body["item_id"], str) and isinstance(body["event"], str)
-        return body["at_ms"] if is_event and type(body["at_ms"]) is int else None
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _count_events(rows: Iterable[Row]) -> int:

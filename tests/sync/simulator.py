@@ -19,7 +19,8 @@ from typing import Any
 
 from xrec_sdk import sync, sync_device, sync_server
 from xrec_sdk.sync import DAY_MS, Changes, Key, Limits, Op, Replica, Row, Standing
-from xrec_sdk.sync_merge import criteria, digest_of, digest_text, takes
+from xrec_sdk.sync_body import criteria, takes
+from xrec_sdk.sync_merge import digest_of, digest_text
 
 LIMITS = Limits(push_ops=4, page_rows=4, max_events=5, retention_ms=40 * DAY_MS, window_ops=40, queue_ops=10)
 START_MS = 1_750_000_000_000

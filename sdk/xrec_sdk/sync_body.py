@@ -1,0 +1,166 @@
+"""What an operation may hold: strict JSON, the body that each kind needs, the bounds; nothing else enters a queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from xrec_sdk.sync import Limits, Op
+
+MAX_NUMBER = (1 << 53) - 1
+MAX_COUNTER = (1 << 31) - 1
+MAX_DEPTH = 32
+
+
+def is_number(value: object) -> TypeGuard[int]:
+    """Return whether this is a whole number that every language holds exactly: 0 to 2^53 - 1."""
+    return type(value) is int and 0 <= value <= MAX_NUMBER
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether this is text that UTF-8 and every database can hold: no NUL, no half of a surrogate pair."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return what strict JSON says; ValueError for anything else.
+
+    Refused beside bad syntax: more than MAX_DEPTH levels, numbers that are not finite, half of a surrogate pair.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"JSON is nested too deep; expected at most {MAX_DEPTH} levels") from None
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"JSON is nested too deep; expected at most {MAX_DEPTH} levels")
+        level = [child for one in level for child in _children(one)]
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def _children(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def compact_json(value: object) -> str:
+    """Return JSON with sorted keys and no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which events an erasure takes: those that meet all that is given, times as claimed in [from_ms, to_ms)."""
+
+    item_id: str | None = None
+    event: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is named: then the erasure takes the whole profile and begins an epoch."""
+        return self == Criteria()
+
+
+def criteria(body: str) -> Criteria:
+    """Return the criteria of an erase operation; ValueError where its body is malformed."""
+    fields = _object(body)
+    unknown = fields.keys() - Criteria.__dataclass_fields__.keys()
+    if unknown:
+        # Never less than what was meant: an erasure that names more than is understood would take too much.
+        raise ValueError(f"an erasure names {sorted(unknown)}; expected item_id, event, from_ms, to_ms")
+    for name, is_right in (("item_id", is_text), ("event", is_text), ("from_ms", is_number), ("to_ms", is_number)):
+        if fields.get(name) is not None and not is_right(fields[name]):
+            raise ValueError(f"{name} of an erasure is {_short(fields[name])}; expected text, or milliseconds")
+    return Criteria(**fields)
+
+
+def takes(erasure: Criteria, body: str) -> bool:
+    """Return whether an erasure takes the event of this body; an event that can't be read is taken."""
+    try:
+        event = json.loads(body)
+        at_ms: int = event["at_ms"]
+        return (
+            erasure.item_id in (None, event["item_id"])
+            and erasure.event in (None, event["event"])
+            and (erasure.from_ms is None or erasure.from_ms <= at_ms)
+            and (erasure.to_ms is None or at_ms < erasure.to_ms)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True
+
+
+def consent_said(body: str) -> tuple[bool, str, Mapping[str, int]]:
+    """Return (granted, policy, over) of a consent operation; ValueError where its body is malformed."""
+    fields = _object(body)
+    is_granted, policy, over = fields.get("granted"), fields.get("policy"), fields.get("over", {})
+    is_vector = isinstance(over, dict) and all(is_number(dseq) for dseq in over.values())
+    if not isinstance(is_granted, bool) or not isinstance(policy, str) or not is_vector:
+        raise ValueError("a consent expects granted (bool), policy (text) and over (an object of whole numbers)")
+    return is_granted, policy, over
+
+
+def event_time(op: Op, limits: Limits) -> int:
+    """Return an event's claimed time in ms; ValueError where its body is not that of an event."""
+    fields = _object(op.body)
+    if fields.get("id") != op.id:
+        raise ValueError(f"the body of event {_short(op.id)} has the id {_short(fields.get('id'))}")
+    for name in ("event", "item_id", "device", "recommendation_id"):
+        value = fields.get(name)
+        is_absent = value is None and name == "recommendation_id"
+        if not is_absent and not (is_text(value) and 1 <= len(value) <= limits.id_characters):
+            raise ValueError(f"{name} of an event is {_short(value)}; expected 1 to {limits.id_characters} characters")
+    value, at_ms = fields.get("value"), fields.get("at_ms")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"value of an event is {_short(value)}; expected a number")
+    if not is_number(at_ms):
+        raise ValueError(f"at_ms of an event is {_short(at_ms)}; expected Unix milliseconds")
+    return at_ms
+
+
+def check(op: Op, limits: Limits) -> None:
+    """Raise ValueError, saying what was found, where no profile may hold this operation; a nop always stands."""
+    if op.kind == "nop":
+        return
+    for name in ("kind", "id", "purpose"):
+        value = getattr(op, name)
+        if not is_text(value) or not 1 <= len(value) <= limits.id_characters:
+            raise ValueError(f"{name} is {_short(value)}; expected text of 1 to {limits.id_characters} characters")
+    if not all(is_number(number) for number in (op.epoch, op.contact_ms, op.hlc.ms)):
+        raise ValueError(f"epoch, contact_ms or hlc is {(op.epoch, op.contact_ms, op.hlc)}; expected 0 to 2^53 - 1")
+    if not 0 <= op.hlc.counter <= MAX_COUNTER:
+        raise ValueError(f"the counter of hlc is {op.hlc.counter}; expected 0 to {MAX_COUNTER}")
+    # UnicodeEncodeError is a ValueError.
+    if len(op.body.encode()) > limits.body_bytes:
+        raise ValueError(f"the body has {len(op.body.encode())} bytes; expected at most {limits.body_bytes}")
+    _BODIES.get(op.kind, _any)(op, limits)
+
+
+def _any(op: Op, limits: Limits) -> object:
+    return read_json(op.body)
+
+
+_BODIES: dict[str, Callable[[Op, Limits], object]] = {
+    "event": event_time,
+    "consent": lambda op, _: consent_said(op.body),
+    "erase": lambda op, _: criteria(op.body),
+}
+
+
+def _object(body: str) -> dict[str, Any]:
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise ValueError(f"the body is {_short(value)}; expected a JSON object")
+    return value
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

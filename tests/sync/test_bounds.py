@@ -1,0 +1,207 @@
+"""Whatever a push holds, the server answers it and the queue goes on; what it would reject enters no queue."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from xrec_sdk import sync, sync_device, sync_server
+from xrec_sdk.sync import Hlc, Key, Op, Push, Replica, Row, Standing
+from xrec_sdk.sync_body import check, read_json
+from xrec_sdk.sync_merge import Consent, consent_body
+
+NOW_MS = 1_750_000_000_000
+GRANTED = consent_body(Consent(was_granted=True, policy="1", hlc=Hlc(1), device="d0"))
+ROWS = {
+    Key("consent", purpose): Row(seq, "consent", purpose, 1, Hlc(1), "d0", seq, 0, 0, GRANTED)
+    for seq, purpose in enumerate(("sync", "personalise"), start=1)
+}
+PROFILE = sync_server.Profile(sync.Head(seq=2))
+EVENT = {"id": "e", "at_ms": NOW_MS, "event": "view", "item_id": "x", "device": "phone"}
+HALF = "\ud800"
+
+BAD_BODIES = [
+    ("event", "[" * 16_000),
+    ("event", '{"a":' * 3_000),
+    ("preference", "[" * 33 + "]" * 33),
+    ("preference", '"\ud800"'),
+    ("preference", r'"\ud800"'),
+    ("preference", "NaN"),
+    ("preference", "[1e999]"),
+    ("preference", "9" * 5_000),
+    ("preference", ""),
+    ("preference", '"' + "x" * 16_384 + '"'),
+    ("mood", "no JSON"),
+    ("event", json.dumps(EVENT | {"at_ms": True})),
+    ("event", json.dumps(EVENT | {"at_ms": -1})),
+    ("event", json.dumps(EVENT | {"at_ms": 1 << 53})),
+    ("event", json.dumps(EVENT | {"at_ms": 1.0})),
+    ("event", json.dumps(EVENT | {"value": True})),
+    ("event", json.dumps(EVENT | {"value": float("nan")})),
+    ("event", json.dumps(EVENT | {"item_id": ""})),
+    ("event", json.dumps(EVENT | {"item_id": "x" * 513})),
+    ("event", json.dumps(EVENT | {"device": None})),
+    ("event", json.dumps(EVENT | {"recommendation_id": 7})),
+    ("event", json.dumps(EVENT | {"id": "another"})),
+    ("consent", json.dumps({"granted": 1, "policy": "1"})),
+    ("consent", json.dumps({"granted": True, "policy": "1", "over": {"d": True}})),
+    ("consent", json.dumps({"granted": True, "policy": "1", "over": {"d": 1 << 53}})),
+    ("consent", json.dumps({"granted": True, "policy": "1", "over": {str(n): n for n in range(3_000)}})),
+    ("consent", '{"granted":true,"policy":"\\udc00","over":{}}'),
+    ("erase", json.dumps({"color": "red"})),
+    ("erase", json.dumps({"item_id": 7})),
+    ("erase", json.dumps({"from_ms": -1})),
+    ("erase", "null"),
+]
+
+
+def push_of(*ops: Op, first: int = 1) -> Push:
+    return Push(sync.VERSION, "d1", 1, 2, first, ops)
+
+
+def op_of(dseq: int, kind: str, body: str, **fields: Any) -> Op:
+    given = {"id": "e", "epoch": 1, "hlc": Hlc(NOW_MS), "contact_ms": 0, "purpose": "personalise", **fields}
+    return Op(dseq, kind, body=body, **given)
+
+
+def accept(push: Push) -> tuple[sync.PushAnswer, sync_server.Writes | None]:
+    sync_server.wanted(push)
+    return sync_server.accept(PROFILE, sync_server.Device("d1"), push, ROWS, NOW_MS)
+
+
+@pytest.mark.parametrize(("kind", "body"), BAD_BODIES)
+def test_a_bad_body_is_rejected_alone_and_the_queue_goes_on(kind: str, body: str) -> None:
+    good = op_of(2, "preference", '"red"', id="colour")
+    pushes = (
+        (push_of(op_of(1, kind, body)), push_of(good, first=2))
+        if kind == "erase"
+        else (push_of(op_of(1, kind, body), good),)
+    )
+    answer, writes = accept(pushes[0])
+    assert answer.code is None and writes is not None
+    assert answer.rejected == ((1, sync.BAD_BODY),)
+    assert [row.key for row in writes.put] == [Key("preference", "colour")] * (len(pushes) == 1)
+    if len(pushes) == 2:
+        after, more = sync_server.accept(
+            writes.profile, writes.device or sync_server.Device(""), pushes[1], ROWS, NOW_MS
+        )
+        assert after.code is None and more is not None and len(more.put) == 1
+
+
+@pytest.mark.parametrize(("kind", "body"), BAD_BODIES)
+def test_a_bad_body_never_enters_a_queue(kind: str, body: str) -> None:
+    replica = Replica(Standing(device="d1", last_dseq=4), ROWS, [])
+    with pytest.raises(sync.SyncError, match=kind) as caught:
+        sync_device.record(replica, kind, "e", body, "personalise", NOW_MS)
+    assert caught.value.code == sync.BAD_BODY
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": ""},
+        {"id": HALF},
+        {"id": "a\0b"},
+        {"id": "x" * 513},
+        {"kind": HALF},
+        {"purpose": HALF},
+        {"epoch": -1},
+        {"contact_ms": 1 << 53},
+        {"hlc": Hlc(-1, 0)},
+        {"hlc": Hlc(1 << 53, 0)},
+        {"hlc": Hlc(NOW_MS, 1 << 31)},
+    ],
+)
+def test_an_operation_out_of_bounds_is_rejected_alone(fields: dict[str, Any]) -> None:
+    answer, writes = accept(push_of(op_of(1, **{"kind": "preference", "body": "1", **fields})))
+    assert answer.rejected == ((1, sync.BAD_BODY),) and answer.high_water == 1
+    assert writes is not None and writes.put == ()
+
+
+@pytest.mark.parametrize(
+    "push",
+    [
+        Push(1, "d1", 1, 0, 0, ()),
+        Push(1, "d1", 1, -1, 1, ()),
+        Push(1, "d1", True, 0, 1, ()),
+        Push(1, HALF, 1, 0, 1, ()),
+        Push(1, "d1", 1, 0, 1 << 53, ()),
+        push_of(op_of(2, "preference", "1")),
+        push_of(op_of(1, "erase", "{}"), op_of(2, "preference", "1")),
+        push_of(op_of(1, "preference", None)),  # type: ignore[arg-type]
+        push_of(op_of(1, "preference", "1", epoch=True)),
+        push_of(op_of(1, "preference", "1", epoch=1.0)),
+    ],
+)
+def test_a_push_that_is_none_is_refused_whole(push: Push) -> None:
+    answer, writes = accept(push)
+    assert (answer.code, writes) == (sync.MALFORMED, None)
+
+
+def test_a_refusal_that_the_server_has_not_can_not_be_covered_beforehand() -> None:
+    grant = op_of(1, "consent", '{"granted":true,"policy":"1","over":{"d1":9,"d2":9}}', id="sync")
+    refusal = op_of(2, "consent", '{"granted":false,"policy":"1"}', id="sync")
+    _, writes = accept(push_of(grant, refusal))
+    assert writes is not None
+    (row,) = writes.put
+    assert not json.loads(row.body)["granted"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+NUMBERS = st.integers(-2, 3) | st.sampled_from([1 << 31, (1 << 53) - 1, 1 << 53, 1 << 70, NOW_MS])
+TEXTS = st.sampled_from(["e", "sync", "personalise", "", HALF, "\0", "d1"]) | st.text(st.characters(), max_size=4)
+BODIES = (
+    JSON.map(json.dumps)
+    | TEXTS
+    | st.fixed_dictionaries(
+        {}, optional={name: JSON for name in (*EVENT, "value", "granted", "policy", "over", "from_ms", "to_ms")}
+    ).map(json.dumps)
+    | st.sampled_from([body for _, body in BAD_BODIES] + [json.dumps(EVENT), "{}"])
+)
+KINDS = st.sampled_from(["event", "preference", "consent", "erase", "nop", "mood", HALF])
+SAID = st.tuples(KINDS, TEXTS, NUMBERS, st.builds(Hlc, NUMBERS, NUMBERS), NUMBERS, TEXTS, BODIES)
+
+
+@seed(5)
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.lists(SAID, max_size=4), NUMBERS, NUMBERS)
+def test_no_push_raises_and_what_is_rejected_leaves_nothing(said: list[Any], checked: int, generation: int) -> None:
+    ops = [Op(dseq, *fields) for dseq, fields in enumerate(said, start=1)]
+    push = Push(sync.VERSION, "d1", generation, checked, 1, tuple(ops))
+    answer, writes = accept(push)
+    if answer.code:
+        assert writes is None
+        return
+    assert writes is not None and writes.device is not None
+    assert answer.high_water == writes.device.high_water == len(ops)
+    assert sorted(dseq for dseq, _ in (*answer.acks, *answer.rejected)) == [op.dseq for op in ops]
+    good = {op.dseq for op in ops} - {dseq for dseq, _ in answer.rejected}
+    assert {row.dseq for row in writes.put} | {line.dseq for line in writes.history} <= good
+    for row in writes.put:
+        assert all(text.encode() for text in (row.kind, row.id, row.body)) and "\0" not in row.id
+        read_json(row.body)
+    again, _ = sync_server.accept(writes.profile, writes.device, push, ROWS, NOW_MS)
+    assert again.code in (None, sync.BEHIND) and again.rejected == answer.rejected or again.code
+
+
+@seed(6)
+@settings(max_examples=200, deadline=None, database=None)
+@given(SAID)
+def test_what_a_device_takes_up_the_server_never_calls_a_bad_body(said: Any) -> None:
+    kind, id, _, _, _, purpose, body = said
+    replica = Replica(Standing(device="d1", epoch=1), ROWS, [])
+    try:
+        changes = sync_device.record(replica, kind, id, body, purpose, NOW_MS)
+    except sync.SyncError:
+        return
+    (queued,) = changes.put_queue
+    check(queued.op, sync.LIMITS)
+    answer, _ = accept(push_of(queued.op))
+    assert sync.BAD_BODY not in dict(answer.rejected).values() and answer.code is None
