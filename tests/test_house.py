@@ -12,11 +12,12 @@ import tomllib
 import xrec_sdk
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"xrec_sdk": "sdk", "xrec_trainer": "trainer", "xrec_export": "export"}
+PACKAGES = {"xrec_sdk": "sdk", "xrec_trainer": "trainer", "xrec_export": "export", "xrec_server": "server"}
 MAY_IMPORT = {
     "xrec_sdk": {"xrec_sdk"},
     "xrec_trainer": {"xrec_trainer", "xrec_sdk"},
     "xrec_export": {"xrec_export", "xrec_trainer", "xrec_sdk"},
+    "xrec_server": {"xrec_server", "xrec_sdk"},
 }
 
 

@@ -1,0 +1,109 @@
+"""The command line of the server: serve, doctor, restored, keygen-dev."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from xrec_sdk.errors import XrecError
+from xrec_sdk.version import __version__
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Print an XrecError as one line with its code and exit with 2."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except XrecError as error:
+            click.echo(f"error [{error.code}] {error}", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+def data_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add where the profiles and the ledger are."""
+    for option in (
+        click.option("--ledger", required=True, help="The ledger's SQLite file (or PostgreSQL URL); on another disk."),
+        click.option("--database", required=True, help="SQLite file, or PostgreSQL URL."),
+    ):
+        command = option(command)
+    return command
+
+
+def key_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add what tokens are checked with."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--issuer", help="What tokens must name in iss.  [default: any]"),
+        click.option("--audience", default="xrec", show_default=True, help="What tokens must name in aud."),
+        click.option("--secret", type=path, required=True, help="File of the tenant's secret (32 bytes or more)."),
+        click.option("--keys", type=path, required=True, help="JWKS or PEM file of the public keys of tokens."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"auto_envvar_prefix": "XREC_SERVER"})
+@click.version_option(__version__)
+def main() -> None:
+    """Serve the profiles that follow users across their devices. Options can be set as XREC_SERVER_SERVE_DATABASE etc.
+
+    Example: xrec-server keygen-dev dev && xrec-server serve --database profiles.db --ledger ledger.db
+    --keys dev/jwks.json --secret dev/secret
+    """
+
+
+@main.command()
+@data_options
+@key_options
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, help="0 takes a free one and prints it.")
+@click.option("--bundles", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of bundles.")
+@click.option("--synchronous", type=click.Choice(["FULL", "NORMAL"]), default="FULL", show_default=True)
+@click.option("--origin", "origins", multiple=True, help="Origin of a browser client (repeatable).")
+@click.option("--events-per-minute", default=6000, show_default=True, help="Quota of one profile.")
+@reports_errors
+def serve(host: str, port: int, **options: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C; then every request is answered and the files are closed.
+
+    Example: xrec-server serve --database profiles.db --ledger ledger.db --keys jwks.json --secret secret
+    """
+    from xrec_server.run import run
+    from xrec_server.settings import Settings
+
+    run(Settings(**options), host, port)
+
+
+@main.command("keygen-dev")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--subject", default="user-1", show_default=True, help="Whose token to print.")
+@click.option("--device", default="", help="The token's device claim.")
+@click.option("--audience", default="xrec", show_default=True)
+@click.option("--hours", default=24.0, show_default=True, help="Until the token expires.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paths and the token as JSON.")
+@reports_errors
+def keygen_dev(folder: Path, subject: str, device: str, audience: str, hours: float, as_json: bool) -> None:
+    """FOR DEVELOPMENT ONLY: make a key pair and a secret in FOLDER, once, and print a token that the server takes.
+
+    Example: xrec-server keygen-dev dev --subject anna
+    """
+    from xrec_server.development import make_keys, make_token
+
+    paths = make_keys(folder)
+    token = make_token(folder, subject, device=device, audience=audience, hours=hours)
+    if as_json:
+        click.echo(json.dumps({**{name: str(path) for name, path in paths.items()}, "token": token}))
+        return
+    click.echo("For development only: whoever has this folder can be any user of the server.", err=True)
+    click.echo(token)

@@ -1,0 +1,100 @@
+"""The seam to the disk: one transaction under a profile's lock loads what is needed, decides, writes, then answers.
+
+A store owns no rule. ``decide`` is pure and may run twice, so it must not touch anything but its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from xrec_sdk.sync import Key, Row
+from xrec_sdk.sync_server import LASTING, Device, History, Ledger, Profile, Writes
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a decision must be given; rows are the union of all that is asked, by seq.
+
+    ``page`` is (after, limit); ``retired`` is (received before, max_events): the events that arrived before that time
+    and the oldest beyond that number.
+    """
+
+    devices: tuple[str, ...] = ()
+    all_devices: bool = False
+    keys: frozenset[Key] = frozenset()
+    kinds: tuple[str, ...] = ()
+    page: tuple[int, int] | None = None
+    retired: tuple[int, int] | None = None
+    everything: bool = False
+    ledger: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a store has of one profile; ``is_known`` is False where nothing was ever written of it.
+
+    ``history`` is there where everything was asked, ``ledger`` where the ledger was.
+    """
+
+    profile: Profile = field(default_factory=Profile)
+    is_known: bool = False
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
+    history: Sequence[History] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+
+
+@dataclass(frozen=True)
+class Decided(Generic[T_co]):
+    """An answer, what must be written before it is given, and the ledger, where it is more than what follows."""
+
+    answer: T_co
+    writes: Writes | None = None
+    ledger: Ledger | None = None
+
+
+@dataclass(frozen=True)
+class LedgerLines:
+    """What the ledger must hold before ``writes`` are committed: the profile's head and the rows that last."""
+
+    generation: int
+    epoch: int
+    erased_by: str
+    forgotten: int
+    rows: tuple[Row, ...]
+
+
+def ledger_lines(loaded: Loaded, writes: Writes) -> LedgerLines | None:
+    """Return what changes in the ledger; None where nothing does. As ``sync_server.ledger_after``, line by line."""
+    was, head = loaded.profile.head, writes.profile.head
+    rows = tuple(row for row in writes.put if row.kind in LASTING)
+    is_same = (was.generation, was.epoch, was.erased_by, was.forgotten) == (
+        *(head.generation, head.epoch, head.erased_by, head.forgotten),
+    )
+    if loaded.is_known and is_same and not rows:
+        return None
+    return LedgerLines(head.generation, head.epoch, head.erased_by, head.forgotten, rows)
+
+
+def whole_ledger(ledger: Ledger) -> LedgerLines:
+    """Return the lines of a ledger that is written as a whole."""
+    rows = (*ledger.erasures, *ledger.consents)
+    return LedgerLines(ledger.generation, ledger.epoch, ledger.erased_by, ledger.forgotten, rows)
+
+
+class Store(Protocol):
+    """Where profiles are kept. Failures are Refused (503, ``server.store`` or ``server.busy``): nothing was written."""
+
+    async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]) -> T:
+        """Load, decide, commit the ledger and then the writes, and return the answer."""
+
+    async def profiles(self, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of profiles, of the database or of the ledger, that follow ``after`` in order."""
+
+    async def close(self) -> None:
+        """Finish what was asked and close the files."""
