@@ -8,6 +8,7 @@ import socket
 import uvicorn
 
 from xrec_server.app import build
+from xrec_server.errors import ServerError
 from xrec_server.settings import Settings
 
 GRACE_S = 30
@@ -34,7 +35,20 @@ def run(settings: Settings, host: str, port: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_S,
     )
-    listener = socket.create_server((host, port), backlog=config.backlog, reuse_port=False)
+    listener = _listen(host, port, config.backlog)
     address = {"event": "listening", "host": host, "port": listener.getsockname()[1]}
     print(json.dumps(address), flush=True)
     _Server(config).run([listener])
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer waits 40 ms for an ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(backlog)
+    except OSError as error:
+        raise ServerError("server.address", f"can't listen on {host} port {port}: {error}") from error
+    return listener
