@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,16 @@ class Vocabulary:
         """Return the codes of these event types, ascending; names that the vocabulary lacks have none."""
         return [code for code, name in enumerate(self.events, start=1) if name in names]
 
+    @cached_property
+    def code_of_event(self) -> dict[str, int]:
+        """The code of each event type."""
+        return {name: code for code, name in enumerate(self.events, start=1)}
+
+    @cached_property
+    def code_of_device(self) -> dict[str, int]:
+        """The code of each device."""
+        return {name: code for code, name in enumerate(self.devices, start=1)}
+
     @property
     def event_count(self) -> int:
         """Number of event codes, the unknown one included."""
@@ -78,16 +89,24 @@ class History:
 
 
 def gap_codes(at_ms: NDArray[np.int64], is_first: NDArray[np.bool_], edges_ms: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return the gap code of each event, (E,) int32, for one or many concatenated histories.
+    """Return the gap code of each event, (E,) int32, for many concatenated histories.
 
-    ``is_first`` marks the events that begin a history. A gap equal to an edge falls in the bucket below it; a negative
-    gap (clock skew) counts as zero.
+    ``is_first`` marks the events that begin a history.
     """
-    gaps_ms = np.zeros_like(at_ms)
-    np.subtract(at_ms[1:], at_ms[:-1], out=gaps_ms[1:])
-    codes = 1 + np.asarray(edges_ms, dtype=np.int64).searchsorted(np.maximum(gaps_ms, 0), side="left")
+    codes = gaps_between(at_ms, edges_ms)
     codes[is_first] = 0
-    return codes.astype(np.int32)
+    return codes
+
+
+def gaps_between(at_ms: NDArray[np.int64], edges_ms: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the gap code of each event of one history, (E,) int32, 0 for the first.
+
+    A gap equal to an edge falls in the bucket below it; a negative one (clock skew) in the first, as the edges are
+    positive.
+    """
+    codes = np.zeros(len(at_ms), dtype=np.int32)
+    codes[1:] = 1 + np.asarray(edges_ms, dtype=np.int64).searchsorted(at_ms[1:] - at_ms[:-1])
+    return codes
 
 
 def last_of_each(rows: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -107,10 +126,19 @@ def encode_history(
     if vocabulary.distinct_items:
         last = last_of_each(rows)
         rows, events, devices, at_ms = rows[last], events[last], devices[last], at_ms[last]
-    is_first = np.zeros(len(rows), dtype=np.bool_)
-    is_first[:1] = True
-    gaps = gap_codes(at_ms, is_first, vocabulary.gap_edges_ms)
-    keep = slice(max(0, len(rows) - vocabulary.max_history), None)
+    return encode_counted(rows, events, devices, at_ms, vocabulary)
+
+
+def encode_counted(
+    rows: NDArray[np.int32],
+    events: NDArray[np.int32],
+    devices: NDArray[np.int32],
+    at_ms: NDArray[np.int64],
+    vocabulary: Vocabulary,
+) -> History:
+    """Encode events that all count, oldest first; those beyond ``max_history`` only give the oldest kept one its gap."""
+    gaps = gaps_between(at_ms, vocabulary.gap_edges_ms)
+    keep = slice(-vocabulary.max_history, None)
     return History(rows[keep], events[keep], devices[keep], gaps[keep])
 
 

@@ -279,10 +279,10 @@ class Recommender:
         """Return the context of the call, (C,); None where there is no ranker, or no history for it to stand on."""
         vocabulary = self.bundle.manifest.vocabulary
         device, hour = (None, None) if given is None else check_context(given, vocabulary)
-        if self.bundle.manifest.ranker is None or known is None or not len(known.taste.rows):
+        if self.bundle.manifest.ranker is None or known is None or not len(known.taste.at_ms):
             return None
         at_ms = known.taste.at_ms[-vocabulary.max_history :]
-        last_device = int(known.taste.device_codes[-1])
+        last_device = int(known.taste.codes[2, -1])
         context = context_vector(at_ms, last_device if device is None else device, self._clock_ms())
         if hour is not None:
             context[CONTEXT.index("hour")] = hour
@@ -332,16 +332,9 @@ class Recommender:
         )
         probabilities = [None] * len(rows) if found is None else found.tolist()
         listed = zip(rows.tolist(), scores.tolist(), probabilities, reasons, strict=True)
+        item_id, entry = self.bundle.ids.item_id, self.bundle.catalog.entry
         return [
-            Recommendation(
-                item_id=self.bundle.ids.item_id(row),
-                score=score,
-                rank=rank,
-                recommendation_id=recommendation_id,
-                probability=probability,
-                reasons=why,
-                item=self.bundle.catalog.entry(row),
-            )
+            Recommendation(item_id(row), score, rank, recommendation_id, probability, why, entry(row))
             for rank, (row, score, probability, why) in enumerate(listed, start=1)
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Reason:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recommendation:
     """One item of a list.
 
@@ -31,9 +31,30 @@ class Recommendation:
     score: float
     rank: int
     recommendation_id: str
-    probability: float | None = None
-    reasons: tuple[Reason, ...] = ()
-    item: Mapping[str, object] = field(default_factory=dict)
+    probability: float | None
+    reasons: tuple[Reason, ...]
+    item: Mapping[str, object]
+
+    def __init__(
+        self,
+        item_id: str,
+        score: float,
+        rank: int,
+        recommendation_id: str,
+        probability: float | None = None,
+        reasons: tuple[Reason, ...] = (),
+        item: Mapping[str, object] | None = None,
+    ) -> None:
+        # One write instead of the seven that dataclass makes of a frozen one: a list is made at every call.
+        vars(self).update(
+            item_id=item_id,
+            score=score,
+            rank=rank,
+            recommendation_id=recommendation_id,
+            probability=probability,
+            reasons=reasons,
+            item={} if item is None else item,
+        )
 
     @property
     def title(self) -> str:

@@ -21,7 +21,8 @@ from xrec_sdk.history import History
 
 CPU = "CPUExecutionProvider"
 ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
-SCORER_INPUTS = ("user", "item_bias", "item_prior", "bias_rows", "bias_values", "k")
+BOUND = ("item_bias", "item_prior", "bias_rows", "bias_values")
+SCORER_INPUTS = ("user", *BOUND, "k")
 RANKER_INPUT, RANKER_OUTPUT = "context", "top_probabilities"
 """What the scorer has besides in a bundle with a ranker."""
 Top = tuple[NDArray[np.int32], NDArray[np.float32], "NDArray[np.float32] | None"]
@@ -80,8 +81,8 @@ class Runtime:
         call = getattr(self._calls, "encoder", None)
         if call is None or call.length != len(history):
             call = self._calls.encoder = _EncoderCall(self._encoder, len(history), self._width)
-        user: NDArray[np.float32] = _finite(call.run(history))
-        return user
+        user: NDArray[np.float32] = call.run(history)
+        return user if isfinite(sum(user.tolist())) else _finite(user)
 
     def encode_batch(self, histories: Sequence[History]) -> NDArray[np.float32]:
         """Return the user vectors of histories of one length, (B, D) float32."""
@@ -145,14 +146,15 @@ class Runtime:
         call = getattr(self._calls, "scorer", None)
         if call is None or len(call.rows) != k:
             has_ranker = self._bundle.manifest.ranker is not None
-            call = self._calls.scorer = _ScorerCall(self._scorer, k, has_ranker=has_ranker)
-        rows, scores, found = call.run((user, *of_items), context)
-        if not isfinite(np.add.reduce(scores)):  # one pass over the usual list; -inf ends one that is not full
+            call = self._calls.scorer = _ScorerCall(self._scorer, k, self._width, has_ranker=has_ranker)
+        rows, scores, found = call.run(user, of_items, context)
+        if not isfinite(sum(scores.tolist())):  # one pass over the usual list; -inf ends one that is not full
             allowed = scores > -np.inf
             rows, scores, found = rows[allowed], scores[allowed], found if found is None else found[allowed]
             if not np.isfinite(scores).all():
                 raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a score that is not finite")
-        if np.maximum.reduce(rows.view(np.uint32), initial=0) >= self._item_count:  # a negative row is a large one
+        found_rows = rows.tolist()
+        if found_rows and not 0 <= min(found_rows) <= max(found_rows) < self._item_count:
             raise BundleDamaged("bundle.graph_failed", "scorer.onnx gave a row that is not there")
         if context is None or found is None:
             return rows, scores, None
@@ -195,7 +197,7 @@ class _EncoderCall:
 class _ScorerCall:
     """The scorer's inputs and outputs as one thread has bound them, for one k; an unchanged input is not bound anew."""
 
-    def __init__(self, session: Any, k: int, *, has_ranker: bool) -> None:
+    def __init__(self, session: Any, k: int, width: int, *, has_ranker: bool) -> None:
         self.rows = np.empty(k, dtype=np.int32)
         self.scores = np.empty(k, dtype=np.float32)
         self.probabilities = np.empty(k, dtype=np.float32) if has_ranker else None
@@ -205,21 +207,28 @@ class _ScorerCall:
         if has_ranker:
             context = self._context
             self._binding.bind_input(RANKER_INPUT, "cpu", 0, context.dtype, context.shape, context.ctypes.data)
-        self._bound: list[NDArray[Any] | None] = [None] * len(SCORER_INPUTS)
+        user = self._user = np.zeros((1, width), dtype=np.float32)
+        self._binding.bind_input("user", "cpu", 0, user.dtype, user.shape, user.ctypes.data)
+        self._bound: list[NDArray[Any] | None] = [None] * len(BOUND)
         self._binding.bind_cpu_input("k", np.asarray([k], dtype=np.int32))
         outputs = {"top_rows": self.rows, "top_scores": self.scores, RANKER_OUTPUT: self.probabilities}
         for name, array in outputs.items():
             if array is not None:
                 self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, inputs: tuple[NDArray[Any], ...], context: NDArray[np.float32] | None) -> Top:
+    def run(
+        self, user: NDArray[np.float32], of_items: tuple[NDArray[Any], ...], context: NDArray[np.float32] | None
+    ) -> Top:
         """Run on the user (D,), the item bias, the item prior, the bias rows and the bias values, and the context."""
+        if user.shape != self._user.shape[1:]:
+            raise UsageError("usage.user", f"the user vector has shape {user.shape}; expected {self._user.shape[1:]}")
+        self._user[0] = user
         if context is not None:
             self._context[:] = context
         try:
-            for place, (name, array) in enumerate(zip(SCORER_INPUTS, inputs, strict=False)):
+            for place, (name, array) in enumerate(zip(BOUND, of_items, strict=True)):
                 if self._bound[place] is not array:
-                    self._binding.bind_cpu_input(name, array[None] if name == "user" else array)
+                    self._binding.bind_cpu_input(name, array)
                     # What changes in an array that is read in place is seen without a second binding.
                     self._bound[place] = array if array.flags.c_contiguous else None
             self._session.run_with_iobinding(self._binding)
