@@ -136,7 +136,7 @@ def encode_counted(
     at_ms: NDArray[np.int64],
     vocabulary: Vocabulary,
 ) -> History:
-    """Encode events that all count, oldest first; those beyond ``max_history`` only give the oldest kept one its gap."""
+    """Encode events that all count, oldest first; of those beyond ``max_history`` the last gives a gap."""
     gaps = gaps_between(at_ms, vocabulary.gap_edges_ms)
     keep = slice(-vocabulary.max_history, None)
     return History(rows[keep], events[keep], devices[keep], gaps[keep])

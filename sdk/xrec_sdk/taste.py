@@ -110,7 +110,8 @@ def histories_without_one(taste: Taste, manifest: Manifest) -> list[History]:
     histories = []
     for left_out in range(max(0, total - limit), total):
         kept = np.delete(np.arange(first, total), left_out - first)
-        histories.append(encode_counted(*taste.codes[:3, kept], taste.at_ms[kept], manifest.vocabulary))
+        rows, events, devices, _ = taste.codes[:, kept]
+        histories.append(encode_counted(rows, events, devices, taste.at_ms[kept], manifest.vocabulary))
     return histories
 
 
@@ -118,7 +119,8 @@ def again_bias(taste: Taste, manifest: Manifest, now_ms: int) -> Bias:
     """Return what items gain for having been bought before; empty where the bundle has no such rule."""
     if manifest.repeat is None or not taste.bought.size:
         return NO_BIAS
-    return repeat_bias(*taste.bought, now_ms, manifest.repeat)
+    rows, at_ms = taste.bought
+    return repeat_bias(rows, at_ms, now_ms, manifest.repeat)
 
 
 def forbid(bias: Bias, rows: NDArray[np.int32]) -> Bias:
