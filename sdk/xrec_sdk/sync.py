@@ -183,12 +183,55 @@ class Registered:
 
 
 @dataclass(frozen=True)
+class RegisterRequest:
+    """What a device says of itself when it asks for a name: the one that it had, "" for none, and where it stood."""
+
+    v: int
+    device: str
+    checked: int
+    generation: int
+    floor: int
+
+
+@dataclass(frozen=True)
+class ChangesRequest:
+    """A request for the page after ``after``; the answer may come ``wait`` seconds later, once there is something."""
+
+    device: str
+    generation: int
+    after: int
+    wait: int = 0
+
+
+@dataclass(frozen=True)
+class EraseRequest:
+    """An erasure of everything from the account itself; repeated with the same ``id`` it is done once."""
+
+    v: int
+    id: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What proves an erasure: when the server did it, the epoch that it began, the devices that have not heard of it.
+
+    ``at_ms`` is 0 once every device has passed it and it is forgotten.
+    """
+
+    id: str
+    at_ms: int
+    epoch: int
+    pending: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Limits:
     """Bounds that device and server share; bytes are those of UTF-8 JSON."""
 
     push_ops: int = 500
     push_bytes: int = 256_000
     page_rows: int = 500
+    answer_bytes: int = 16_777_216
     id_characters: int = 512
     body_bytes: int = 16_384
     ahead_ms: int = 300_000
@@ -225,6 +268,7 @@ class Standing:
 
     ``instance`` marks the installation; ``copied_through`` is the dseq at which this copy of a device parted from
     another, or -1. ``sent`` is the highest dseq that was ever put in a push, ``acked`` the end of the acknowledged.
+    ``push_ops`` is how many go in the next push, after one was refused for its size or shape; 0 for as many as may.
     """
 
     device: str = ""
@@ -244,6 +288,7 @@ class Standing:
     contact_local_ms: int = 0
     digest: int = 0
     shed: int = 0
+    push_ops: int = 0
     must_register: bool = False
     must_probe: bool = False
     is_rebuilt: bool = True

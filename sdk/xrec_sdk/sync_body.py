@@ -101,10 +101,25 @@ def consent_said(body: str) -> tuple[bool, str, Mapping[str, int]]:
     """Return (granted, policy, over) of a consent operation; ValueError where its body is malformed."""
     fields = _object(body)
     is_granted, policy, over = fields.get("granted"), fields.get("policy"), fields.get("over", {})
-    is_vector = isinstance(over, dict) and all(is_number(dseq) for dseq in over.values())
-    if not isinstance(is_granted, bool) or not isinstance(policy, str) or not is_vector:
+    if not isinstance(is_granted, bool) or not isinstance(policy, str) or not _is_vector(over):
         raise ValueError("a consent expects granted (bool), policy (text) and over (an object of whole numbers)")
     return is_granted, policy, over
+
+
+def register_said(body: str) -> tuple[bool, Mapping[str, int], Mapping[str, int], str]:
+    """Return (was_granted, refused, over, policy) of a purpose's row; ValueError where its body is malformed."""
+    fields = _object(body)
+    was_granted, refused, over = fields.get("was_granted"), fields.get("refused"), fields.get("over")
+    policy = fields.get("policy")
+    if not isinstance(was_granted, bool) or not _is_vector(refused) or not _is_vector(over):
+        raise ValueError("a register expects was_granted (bool), refused and over (objects of whole numbers)")
+    if not isinstance(policy, str):
+        raise ValueError(f"policy of a register is {_short(policy)}; expected text")
+    return was_granted, refused, over, policy
+
+
+def _is_vector(value: object) -> TypeGuard[dict[str, int]]:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
 def event_time(op: Op, limits: Limits) -> int:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from xrec_sdk import sync
+import xrec_sdk.sync as sync
 from xrec_sdk.sync import (
     LIMITS,
     ZERO,
@@ -35,6 +35,7 @@ from xrec_sdk.sync import (
 )
 from xrec_sdk.sync import SyncError as SyncError
 from xrec_sdk.sync_body import check, compact_json, criteria, takes
+from xrec_sdk.sync_json import write
 from xrec_sdk.sync_merge import (
     Consent,
     consent_of_op,
@@ -46,6 +47,14 @@ from xrec_sdk.sync_merge import (
     print_of,
     tick,
 )
+
+# What a push has beside its operations, at most.
+ENVELOPE_BYTES = 3_400
+
+
+def nop(dseq: int) -> Op:
+    """Return what stands in place of an operation that was erased, shed or refused."""
+    return Op(dseq, "nop", "", 0, ZERO, 0, "", "")
 
 
 @dataclass
@@ -85,7 +94,7 @@ class _Draft:
         """Make a nop of an operation; with a code, keep it among the dead."""
         if code:
             self.dead.append(Dead(one.op, code))
-        self.queue[one.op.dseq] = replace(one, op=Op(one.op.dseq, "nop", "", 0, ZERO, 0, "", ""))
+        self.queue[one.op.dseq] = replace(one, op=nop(one.op.dseq))
 
     def changes(self) -> Changes:
         """Return all of it."""
@@ -214,12 +223,12 @@ def next_push(replica: Replica, limits: Limits = LIMITS) -> tuple[Push, Changes]
     if standing.must_register or not standing.device or not standing.is_rebuilt:
         return None
     ops: list[Op] = []
-    size = 0
+    most, size = standing.push_ops or limits.push_ops, ENVELOPE_BYTES
     for one in replica.queue:
         if one.op.dseq <= standing.acked:
             continue
-        size += _wire_size(one.op)
-        if len(ops) == limits.push_ops or (ops and size > limits.push_bytes):
+        size += len(write(one.op)) + 1
+        if len(ops) == most or (ops and size > limits.push_bytes):
             break
         ops.append(one.op)
         if one.op.kind == "erase":
@@ -229,11 +238,6 @@ def next_push(replica: Replica, limits: Limits = LIMITS) -> tuple[Push, Changes]
     first = standing.acked + 1
     push = Push(sync.VERSION, standing.device, standing.generation, standing.checked, first, tuple(ops))
     return push, Changes(replace(standing, sent=max(standing.sent, standing.acked + len(ops))))
-
-
-def _wire_size(op: Op) -> int:
-    # JSON escapes of a body: at most doubled for quotes and backslashes; the rest of an op is within 400 bytes.
-    return 400 + len(op.id.encode()) + len(json.dumps(op.body, ensure_ascii=False).encode())
 
 
 def pushed(replica: Replica, push: Push, answer: PushAnswer, local_ms: int, limits: Limits = LIMITS) -> Changes:
@@ -249,6 +253,8 @@ def pushed(replica: Replica, push: Push, answer: PushAnswer, local_ms: int, limi
         _resend_from(draft, answer.high_water)
     elif answer.code == sync.BEHIND:
         _fall_behind(draft, answer.head)
+    elif answer.code in (sync.TOO_LARGE, sync.MALFORMED):
+        _send_less(draft, push)
     elif answer.code is None and push.device == draft.standing.device:
         _acknowledge(draft, push, answer, limits)
     _obey(draft, answer.head)
@@ -264,10 +270,29 @@ def _acknowledge(draft: _Draft, push: Push, answer: PushAnswer, limits: Limits) 
         if dseq in queue and queue[dseq].seq is None:
             draft.void(replace(queue[dseq], seq=answer.head.seq), None if queue[dseq].op.kind == "nop" else code)
     acked = max(draft.standing.acked, push.first + len(push.ops) - 1)
-    draft.standing = replace(draft.standing, acked=acked, must_probe=False)
+    more = 2 * draft.standing.push_ops
+    draft.standing = replace(
+        draft.standing, acked=acked, must_probe=False, push_ops=more if more < limits.push_ops else 0
+    )
     for dseq in queue:
         if dseq <= acked - limits.window_ops:
             draft.queue[dseq] = None
+
+
+def refused(replica: Replica, push: Push) -> Changes:
+    """Return the changes where the transport refused this push for its size or shape (status 413 or 400)."""
+    draft = _Draft(replica, replica.standing)
+    _send_less(draft, push)
+    return draft.changes()
+
+
+def _send_less(draft: _Draft, push: Push) -> None:
+    """Halve the next push after one that the server can't take; give up an operation that it can't take alone."""
+    if len(push.ops) > 1:
+        draft.standing = replace(draft.standing, push_ops=len(push.ops) // 2)
+    for one in draft.queued():
+        if len(push.ops) == 1 and one.op == push.ops[0] and one.op.kind != "nop":
+            draft.void(one, sync.BAD_BODY)
 
 
 def _resend_from(draft: _Draft, high_water: int) -> None:

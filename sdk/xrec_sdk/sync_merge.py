@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from xrec_sdk.sync import ZERO, Hlc, Op, Row
-from xrec_sdk.sync_body import MAX_COUNTER, compact_json, consent_said, read_json
+from xrec_sdk.sync_body import MAX_COUNTER, consent_said, register_said
+from xrec_sdk.sync_body import Criteria as Criteria
+from xrec_sdk.sync_body import compact_json as compact_json
+from xrec_sdk.sync_body import criteria as criteria
+from xrec_sdk.sync_body import takes as takes
 
 DIGEST_MODULUS = 1 << 256
 
@@ -80,11 +84,11 @@ def consent_of_op(op: Op, device: str) -> Consent:
 
 
 def consent_of_row(row: Row | None) -> Consent:
-    """Return the register that a row holds; an empty one for None."""
+    """Return the register that a row holds; an empty one for None; ValueError where its body is malformed."""
     if row is None:
         return Consent()
-    body = read_json(row.body)
-    return Consent(body["was_granted"], body["refused"], body["over"], body["policy"], row.hlc, row.device)
+    was_granted, refused, over, policy = register_said(row.body)
+    return Consent(was_granted, refused, over, policy, row.hlc, row.device)
 
 
 def consent_body(consent: Consent) -> str:

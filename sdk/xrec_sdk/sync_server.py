@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from xrec_sdk import sync
-from xrec_sdk.sync import LIMITS, Head, Key, Limits, Op, Page, Push, PushAnswer, Registered, Row
+import xrec_sdk.sync as sync
+from xrec_sdk.sync import LIMITS, Head, Hlc, Key, Limits, Op, Page, Push, PushAnswer, Receipt, Registered, Row
 from xrec_sdk.sync_body import Criteria, check, criteria, event_time, is_number, is_text, takes
 from xrec_sdk.sync_merge import (
     Consent,
@@ -89,7 +89,7 @@ class Writes:
     """What the store writes, in this order.
 
     The profile, ``device`` and ``former`` (two devices' rows, if not None), the purge (all rows but the kinds of
-    LASTING), drops, puts, and what is appended to the history.
+    LASTING), drops, puts, what is appended to the history, and the devices that go, where they are still there.
     """
 
     profile: Profile
@@ -414,6 +414,37 @@ def compact(
     return Writes(kept, drop=tuple(row.key for row in gone), removed_devices=ended)
 
 
+def erased(
+    profile: Profile, rows: Mapping[Key, Row], devices: Sequence[Device], id: str, now_ms: int
+) -> tuple[Receipt, Writes | None]:
+    """Erase everything on the account's own word; return the receipt and what is written, None where it was done.
+
+    ``rows`` are every consent row and every erase row, ``devices`` all that there are; ``id`` is a random text of 1 to
+    512 characters, ValueError for any other. Commit before the receipt is given.
+    """
+    op = Op(0, "erase", id, profile.head.epoch, Hlc(now_ms), 0, "sync", "{}")
+    check(op, LIMITS)
+    if op.key in rows:
+        return receipt(rows[op.key], devices), None
+    if id == profile.head.erased_by:
+        return Receipt(id, 0, profile.head.epoch), None
+    work = _Work(profile, Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
+    work.begin_epoch(profile.head.epoch + 1, id)
+    work.put(op, "")
+    return receipt(work.known[op.key], devices), work.writes(None)
+
+
+def receipt(erasure: Row, devices: Iterable[Device]) -> Receipt:
+    """Return the receipt of an erase row as it now is: pending are the devices that have not passed it."""
+    pending = tuple(sorted(device.id for device in devices if device.passed < erasure.seq))
+    return Receipt(erasure.id, erasure.received_ms, erasure.epoch, pending)
+
+
+def removed(profile: Profile, device: str) -> Writes:
+    """Return the writes that remove a device: whatever it asks next is answered with ``sync.unknown_device``."""
+    return Writes(profile, removed_devices=(device,))
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What must be kept apart from the backups, so that a restore brings back nothing that was erased."""
@@ -424,6 +455,7 @@ class Ledger:
     forgotten: int = 0
     erasures: tuple[Row, ...] = ()
     consents: tuple[Row, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 def ledger_after(ledger: Ledger, writes: Writes) -> Ledger:
@@ -438,6 +470,7 @@ def ledger_after(ledger: Ledger, writes: Writes) -> Ledger:
         head.forgotten,
         tuple(erasures.values()),
         tuple(consents.values()),
+        (*ledger.removed, *writes.removed_devices),
     )
 
 
@@ -445,7 +478,7 @@ def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: 
     """Return the ledger and the writes that make a profile restored from a backup usable: a new generation.
 
     ``rows`` are all that the backup holds. Erasures that it does not know are applied again, the register of each
-    purpose is joined. Write the ledger first.
+    purpose is joined, devices that were removed go again. Write the ledger first.
     """
     head = replace(profile.head, generation=ledger.generation + 1, base=profile.head.seq)
     work = _Work(replace(profile, head=head), Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
@@ -463,7 +496,8 @@ def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: 
                 # What it took in an older epoch is gone with that; its id must still be known.
                 body = row.body if row.epoch == ledger.epoch else _NOTHING
                 work.put(_op_of(row, body), row.device)
-    return replace(ledger, generation=head.generation), work.writes(None)
+    writes = replace(work.writes(None), removed_devices=ledger.removed)
+    return replace(ledger, generation=head.generation), writes
 
 
 def _op_of(row: Row, body: str) -> Op:

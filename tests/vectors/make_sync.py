@@ -11,8 +11,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xrec_sdk.sync import Hlc, Op, Row
-from xrec_sdk.sync_body import criteria, takes
+from xrec_sdk.sync import (
+    LIMITS,
+    ChangesRequest,
+    EraseRequest,
+    Head,
+    Hlc,
+    Op,
+    Page,
+    Push,
+    PushAnswer,
+    Receipt,
+    Registered,
+    RegisterRequest,
+    Row,
+)
+from xrec_sdk.sync_body import check, criteria, takes
+from xrec_sdk.sync_json import Message, write, write_query
 from xrec_sdk.sync_merge import (
     Consent,
     clamp,
@@ -60,6 +75,70 @@ def consent_fields(consent: Consent) -> dict[str, Any]:
     }
 
 
+def some_messages(rows: list[Row], op: Op) -> dict[str, Message]:
+    """Return one message of each type."""
+    head = Head(2, 40, 3, "erasure", 48, 12, 7)
+    return {
+        "push": Push(1, "d-7f3a", 2, 41, 1, (op,)),
+        "push_answer": PushAnswer(head, NOW_MS, 12, ((11, 48),), ((12, "sync.erased"),)),
+        "page": Page(head, NOW_MS, 12, 0, tuple(rows), 48, False, digest_text(digest_of(rows))),
+        "registered": Registered(head, NOW_MS, "d-8c1b", 12, ((11, ""), (12, print_of(op))), True),
+        "register_request": RegisterRequest(1, "d-7f3a", 41, 2, 12),
+        "erase_request": EraseRequest(1, "erasure"),
+        "receipt": Receipt("erasure", NOW_MS, 3, ("d-7f3a",)),
+    }
+
+
+def damaged_messages(messages: dict[str, Message]) -> list[dict[str, str]]:
+    """Return each message with each of its fields missing, and with one of another type."""
+    cases = []
+    for name, message in messages.items():
+        whole = json.loads(write(message))
+        for field in whole:
+            cases += [
+                {"type": name, "json": json.dumps({key: value for key, value in whole.items() if key != field})},
+                {"type": name, "json": json.dumps({**whole, field: 0 if isinstance(whole[field], bool) else True})},
+            ]
+    return cases
+
+
+BODIES = [
+    ("event", '{"at_ms":5,"device":"phone","event":"view","id":"i","item_id":"x"}'),
+    ("event", '{"at_ms":5,"device":"phone","event":"view","id":"i","item_id":"x","value":1.5,"recommendation_id":"r"}'),
+    ("event", '{"at_ms":5,"device":"phone","event":"view","id":"j","item_id":"x"}'),
+    ("event", '{"at_ms":5.5,"device":"phone","event":"view","id":"i","item_id":"x"}'),
+    ("event", '{"at_ms":true,"device":"phone","event":"view","id":"i","item_id":"x"}'),
+    ("event", '{"at_ms":9007199254740992,"device":"phone","event":"view","id":"i","item_id":"x"}'),
+    ("event", '{"at_ms":5,"device":"phone","event":"view","id":"i","item_id":"x","value":NaN}'),
+    ("event", '{"at_ms":5,"device":"phone","event":"view","id":"i","item_id":""}'),
+    ("consent", '{"granted":true,"over":{"d":3},"policy":"1"}'),
+    ("consent", '{"granted":false,"policy":"1"}'),
+    ("consent", '{"granted":1,"policy":"1"}'),
+    ("consent", '{"granted":true,"over":{"d":-1},"policy":"1"}'),
+    ("erase", "{}"),
+    ("erase", '{"from_ms":1,"to_ms":null}'),
+    ("erase", '{"colour":"red"}'),
+    ("erase", "[]"),
+    ("preference", "7"),
+    ("preference", ""),
+    ("preference", "[1e999]"),
+    ("preference", '"\\ud800"'),
+    ("preference", "[" * 32 + "]" * 32),
+    ("preference", "[" * 33 + "]" * 33),
+    ("mood", '"of a later version"'),
+    ("nop", ""),
+]
+
+
+def stands(kind: str, body: str) -> bool:
+    """Return whether a profile may hold an operation of this body, its id being "i"."""
+    try:
+        check(Op(1, kind, "i", 1, Hlc(NOW_MS), 0, "sync", body), LIMITS)
+    except ValueError:
+        return False
+    return True
+
+
 def make() -> dict[str, list[dict[str, Any]]]:
     """Return the cases by the name of their file."""
     source = random.Random(SEED)
@@ -76,6 +155,7 @@ def make() -> dict[str, list[dict[str, Any]]]:
         {"to_ms": NOW_MS},
     ]
     op = Op(1, "event", "e", 1, Hlc(NOW_MS, 2), 0, "personalise", event)
+    messages = some_messages(rows[:2], op)
     writers = [source.sample(rows, 2) for _ in range(10)]
     return {
         "01-hlc.json": [
@@ -102,6 +182,12 @@ def make() -> dict[str, list[dict[str, Any]]]:
             {"erase": erase, "body": event, "takes": takes(criteria(json.dumps(erase)), event)} for erase in erasures
         ],
         "08-print.json": [{"op": asdict(op), "print": print_of(op)}],
+        "09-messages.json": [
+            *({"type": name, "json": write(message).decode()} for name, message in messages.items()),
+            {"type": "changes_request", "query": write_query(ChangesRequest("d-7f3a", 2, 41, 25))},
+        ],
+        "10-bad-messages.json": damaged_messages(messages),
+        "11-bodies.json": [{"kind": kind, "body": body, "stands": stands(kind, body)} for kind, body in BODIES],
     }
 
 
