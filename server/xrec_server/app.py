@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from xrec_sdk import sync
-from xrec_sdk.sync import Page, Push
-from xrec_sdk.sync_body import MAX_NUMBER
+from xrec_sdk.sync import ChangesRequest, EraseRequest, Page, Push, RegisterRequest
+from xrec_sdk.sync_body import MAX_NUMBER, is_text
 
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused
 from xrec_server.identity import Identities, Identity, TokenRules, load_secret
+from xrec_server.metrics import Metrics
+from xrec_server.observe import Observed
+from xrec_server.openapi import document
 from xrec_server.quota import Quota
-from xrec_server.service import Register, Service
+from xrec_server.service import Service
 from xrec_server.settings import Settings
-from xrec_server.stores import open_store
+from xrec_server.store import Store
+from xrec_server.upkeep import keep_up
 from xrec_server.wire import answer, decode, read_body, refusal
 
+SMALL_BYTES = 4_096
+MAX_WAIT_S = 60
+BYTES_A_UNIT = 512
+"""What a push costs of the quota: 1, and 1 for each operation or each of so many bytes, whichever is more."""
+
 _pushes = msgspec.json.Decoder(Push)
-_registers = msgspec.json.Decoder(Register)
+_registers = msgspec.json.Decoder(RegisterRequest)
+_erasures = msgspec.json.Decoder(EraseRequest)
 
 
 @dataclass(frozen=True)
@@ -39,84 +51,141 @@ class Door:
     bell: Bell
     identities: Identities
     quota: Quota
+    metrics: Metrics
     settings: Settings
 
     async def push(self, request: Request) -> Response:
         """POST /v1/profile/push."""
         who = self._who(request)
-        push = decode(await read_body(request, self.settings.limits.push_bytes), _pushes)
-        self.quota.spend(who.profile, 1 + len(push.ops))
-        return answer(request, await self.service.push(who.profile, replace(push, device=who.own(push.device))))
+        body = await read_body(request, self.settings.limits.push_bytes)
+        push = decode(body, _pushes)
+        self.quota.spend(who.profile, 1 + max(len(push.ops), len(body) // BYTES_A_UNIT))
+        made = await self.service.push(who.profile, replace(push, device=who.own(push.device)))
+        self.metrics.count("xrec_operations_total", len(made.acks), outcome="acknowledged")
+        for _, code in made.rejected:
+            self.metrics.count("xrec_operations_total", outcome=code)
+        return answer(request, made, code=made.code)
 
     async def changes(self, request: Request) -> Response:
         """GET /v1/profile/changes; waits for news where the client has all and asks for it."""
         who = self._who(request)
+        asked = _changes(request)
         self.quota.spend(who.profile, 1)
-        device = who.own(request.query_params.get("device", ""))
-        generation, after = _number(request, "generation"), _number(request, "after")
-        wait_s = min(_number(request, "wait", "0"), self.settings.max_wait_s)
-        if self.bell.waiting_on(who.profile) >= self.settings.polls_per_profile:
-            wait_s = 0
+        page = await self._page(who.profile, replace(asked, device=who.own(asked.device)))
+        return answer(request, page, code=page.code)
+
+    async def _page(self, profile: str, asked: ChangesRequest) -> Page:
+        is_crowded = self.bell.waiting_on(profile) >= self.settings.polls_per_profile
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + wait_s
-        with self.bell.listen(who.profile) as heard:
+        end_s = loop.time() + (0 if is_crowded else min(asked.wait, self.settings.max_wait_s))
+        with self.bell.listen(profile) as heard:
             while True:
                 heard.clear()
-                page = await self.service.changes(who.profile, device, generation, after)
+                page = await self.service.changes(profile, asked)
                 left_s = end_s - loop.time()
-                if _is_news(page) or left_s <= 0 or self.bell.is_closed:
-                    return answer(request, page)
-                try:
+                if page.code or page.next != page.after or left_s <= 0 or self.bell.is_closed:
+                    return page
+                with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(heard.wait(), left_s)
-                except asyncio.TimeoutError:
-                    end_s = 0
 
     async def register(self, request: Request) -> Response:
         """POST /v1/profile/register."""
         who = self._who(request)
-        asked = decode(await read_body(request, self.settings.limits.push_bytes), _registers)
+        asked = decode(await read_body(request, SMALL_BYTES), _registers)
+        _check_numbers(asked.v, asked.checked, asked.generation, asked.floor)
         self.quota.spend(who.profile, 10)
         return answer(request, await self.service.register(who.profile, asked, who.tag))
+
+    async def erase(self, request: Request) -> Response:
+        """POST /v1/profile/erase."""
+        who = self._who(request)
+        asked = decode(await read_body(request, SMALL_BYTES), _erasures)
+        if asked.v != sync.VERSION:
+            raise Refused(400, sync.VERSION_UNKNOWN, f"version {asked.v}; this server speaks {sync.VERSION}")
+        if not is_text(asked.id) or not 1 <= len(asked.id) <= self.settings.limits.id_characters:
+            raise Refused(400, sync.MALFORMED, "expected an id of 1 to 512 characters, random")
+        self.quota.spend(who.profile, 10)
+        receipt = await self.service.erase(who.profile, asked.id)
+        self.metrics.count("xrec_erasures_total")
+        return answer(request, receipt)
+
+    async def export(self, request: Request) -> Response:
+        """GET /v1/profile/export."""
+        who = self._who(request)
+        self.quota.spend(who.profile, 100)
+        return answer(request, await self.service.export(who.profile))
+
+    async def devices(self, request: Request) -> Response:
+        """GET /v1/devices."""
+        who = self._who(request)
+        self.quota.spend(who.profile, 10)
+        return answer(request, {"devices": await self.service.devices(who.profile)})
+
+    async def remove_device(self, request: Request) -> Response:
+        """DELETE /v1/devices/{id}."""
+        who = self._who(request)
+        self.quota.spend(who.profile, 10)
+        device = request.path_params["id"]
+        await self.service.remove_device(who.profile, device if is_text(device) else "")
+        return Response(status_code=204)
 
     async def health(self, request: Request) -> Response:
         """GET /healthz: whether the database answers."""
         await self.service.store.profiles("", 1)
         return answer(request, {"status": "ok"})
 
+    async def scrape(self, request: Request) -> Response:
+        """GET /metrics."""
+        text = self.metrics.text({"xrec_long_polls": self.bell.waiting})
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return answer(request, document(self.settings.limits))
+
     def _who(self, request: Request) -> Identity:
         return self.identities.of(request.headers.get("authorization"))
 
 
-def _is_news(page: Page) -> bool:
-    return page.code is not None or page.next != page.after
+def _changes(request: Request) -> ChangesRequest:
+    query = request.query_params
+    numbers = {name: query.get(name, "") for name in ("generation", "after")} | {"wait": query.get("wait", "0")}
+    for name, text in numbers.items():
+        if not (text.isascii() and text.isdigit() and len(text) <= 16):
+            raise Refused(400, sync.MALFORMED, f"the query's {name} must be a whole number from 0 to 2^53 - 1")
+    _check_numbers(*map(int, numbers.values()))
+    if int(numbers["wait"]) > MAX_WAIT_S:
+        raise Refused(400, sync.MALFORMED, f"the query's wait is {numbers['wait']} s; expected at most {MAX_WAIT_S}")
+    return ChangesRequest(query.get("device", ""), **{name: int(text) for name, text in numbers.items()})
 
 
-def _number(request: Request, name: str, default: str = "") -> int:
-    text = request.query_params.get(name, default)
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= MAX_NUMBER):
-        raise Refused(400, sync.MALFORMED, f"the query's {name} must be a whole number from 0 to 2^53 - 1")
-    return int(text)
+def _check_numbers(*numbers: int) -> None:
+    if not all(0 <= number <= MAX_NUMBER for number in numbers):
+        raise Refused(400, sync.MALFORMED, "a number is negative or beyond 2^53 - 1")
 
 
-def build(settings: Settings) -> Starlette:
-    """Return the application; its files are open from its start to its stop."""
-    bell = Bell()
-    identities = Identities(settings.keys, load_secret(settings.secret), TokenRules(settings.audience, settings.issuer))
-    store = open_store(settings, bell)
-    door = Door(Service(store, settings.limits), bell, identities, Quota(settings.events_per_minute), settings)
+def build(settings: Settings, store: Store, bell: Bell) -> Starlette:
+    """Return the application over an open store, which it closes when it stops; ``bell`` is the one that it rings."""
+    metrics = Metrics()
+    rules = TokenRules(settings.audience, settings.issuer)
+    identities = Identities(settings.keys, load_secret(settings.secret), rules)
+    service = Service(store, settings.limits)
+    door = Door(service, bell, identities, Quota(settings.events_per_minute), metrics, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        upkeep = asyncio.create_task(keep_up(service, metrics, settings.retention_every_s))
         yield
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
         await store.close()
 
-    app = Starlette(
+    return Starlette(
         routes=_routes(door, settings),
+        middleware=[*_cors(settings), Middleware(Observed, metrics=metrics)],
         exception_handlers={Refused: _refused, HTTPException: _http_error},
         lifespan=lifespan,
     )
-    app.state.bell = bell
-    return app
 
 
 def _routes(door: Door, settings: Settings) -> list[BaseRoute]:
@@ -124,11 +193,31 @@ def _routes(door: Door, settings: Settings) -> list[BaseRoute]:
         Route("/v1/profile/register", door.register, methods=["POST"]),
         Route("/v1/profile/push", door.push, methods=["POST"]),
         Route("/v1/profile/changes", door.changes, methods=["GET"]),
+        Route("/v1/profile/erase", door.erase, methods=["POST"]),
+        Route("/v1/profile/export", door.export, methods=["GET"]),
+        Route("/v1/devices", door.devices, methods=["GET"]),
+        Route("/v1/devices/{id}", door.remove_device, methods=["DELETE"]),
         Route("/healthz", door.health, methods=["GET"]),
+        Route("/metrics", door.scrape, methods=["GET"]),
+        Route("/openapi.json", door.openapi, methods=["GET"]),
     ]
     if settings.bundles:
         routes.append(Mount("/v1/bundles", StaticFiles(directory=settings.bundles)))
     return routes
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Content-Encoding"),
+            expose_headers=("Retry-After",),
+        )
+    ]
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -140,4 +229,4 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "server.not_found", 405: "server.method"}.get(error.status_code, "server.http")
     body = {"code": code, "message": error.detail}
-    return answer(request, body, error.status_code, dict(error.headers or {}))
+    return answer(request, body, status=error.status_code, code=code, headers=dict(error.headers or {}))

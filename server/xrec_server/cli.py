@@ -79,10 +79,30 @@ def serve(host: str, port: int, **options: Any) -> None:
 
     Example: xrec-server serve --database profiles.db --ledger ledger.db --keys jwks.json --secret secret
     """
-    from xrec_server.run import run
+    from xrec_server.run import serve as run_server
     from xrec_server.settings import Settings
 
-    run(Settings(**options), host, port)
+    run_server(Settings(**options), host, port)
+
+
+@main.command()
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@reports_errors
+def restored(database: str, ledger: str, as_json: bool) -> None:
+    """Apply the ledger to a database that was restored from a backup, before it is served again.
+
+    What was erased since the backup is erased again, and every device is told to compare. Run it once, with no server
+    running.
+
+    Example: xrec-server restored --database profiles.db --ledger ledger.db
+    """
+    import asyncio
+
+    from xrec_server.run import restore
+
+    count = asyncio.run(restore(database, ledger))
+    click.echo(json.dumps({"profiles": count}) if as_json else f"applied the ledger to {count} profiles")
 
 
 @main.command("keygen-dev")

@@ -54,11 +54,11 @@ def device_of(columns: Sequence[Any]) -> Device:
     return Device(id, high_water, first, tuple(Recent(*one) for one in _recents.decode(recent)), *marks)
 
 
-def ledger_of(columns: Sequence[Any] | None, rows: Sequence[Row]) -> Ledger:
-    """Return the ledger of its profile's columns (generation, epoch, erased_by, forgotten) and its rows."""
+def ledger_of(columns: Sequence[Any] | None, rows: Sequence[Row], removed: Sequence[str]) -> Ledger | None:
+    """Return the ledger of its profile's columns (generation, epoch, erased_by, forgotten), rows and devices gone."""
     if columns is None:
-        return Ledger()
+        return None
     erasures = tuple(row for row in rows if row.kind == "erase")
     consents = tuple(row for row in rows if row.kind == "consent")
     generation, epoch, erased_by, forgotten = columns
-    return Ledger(generation, epoch, erased_by, forgotten, erasures, consents)
+    return Ledger(generation, epoch, erased_by, forgotten, erasures, consents, tuple(removed))

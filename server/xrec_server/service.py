@@ -1,6 +1,6 @@
 """What each request asks of the store: a need, and the rule of `xrec_sdk.sync_server` that decides.
 
-Every function is one transaction under the profile's lock. ``clock`` gives Unix milliseconds.
+Every method is one transaction under the profile's lock; its answer is given after the commit.
 """
 
 from __future__ import annotations
@@ -8,13 +8,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from xrec_sdk import sync, sync_server
-from xrec_sdk.sync import LIMITS, Limits, Page, Push, PushAnswer, Registered
-from xrec_sdk.sync_server import LASTING, Device
+from xrec_sdk.sync import LIMITS, ChangesRequest, Limits, Page, Push, PushAnswer, Receipt, Registered, RegisterRequest
+from xrec_sdk.sync_server import LASTING, Ledger
 
+from xrec_server.errors import Refused
 from xrec_server.store import Decided, Loaded, Need, Store
+
+MAX_DEVICES = 100
+"""Devices of one profile; where one more registers, the one that was silent longest must register again."""
+MAX_ERASURES = 1_000
+"""Erasures of one profile that not every device has passed."""
+SPARE_EVENTS = 500
+"""How many events above ``max_events`` a profile may hold until a push makes room."""
+EXPORT_SCHEMA = "xrec-export/1"
 
 
 def wall_clock_ms() -> int:
@@ -22,75 +32,128 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True)
-class Register:
-    """What a device says that asks for a name: the one that it had or "", and how far it stood under that."""
-
-    v: int
-    device: str
-    checked: int
-    generation: int
-    floor: int
+def random_name() -> str:
+    """Return a new device's name, which nobody can guess."""
+    return f"d-{secrets.token_hex(16)}"
 
 
 @dataclass(frozen=True)
 class Service:
-    """The requests of the protocol, over a store."""
+    """The requests of the protocol and of the account, and the upkeep, over a store."""
 
     store: Store
     limits: Limits = LIMITS
     clock: Callable[[], int] = wall_clock_ms
+    new_name: Callable[[], str] = random_name
 
     async def push(self, profile: str, push: Push) -> PushAnswer:
-        """Apply a push."""
+        """Apply a push; where the profile has many more events than it may, also the retention."""
         keys, erasure = sync_server.wanted(push)
         kinds = LASTING if erasure is None or erasure.is_everything else (*LASTING, "event")
         # No row has a name with NUL, and not every database can be asked for one.
         possible = frozenset(key for key in keys if "\0" not in key.id and "\0" not in key.kind)
         need = Need(devices=(push.device,), keys=possible, kinds=kinds)
+        most = self.limits.max_events + SPARE_EVENTS
 
-        def decide(loaded: Loaded) -> Decided[PushAnswer]:
+        def decide(loaded: Loaded) -> Decided[tuple[PushAnswer, bool]]:
             now_ms, device = self.clock(), loaded.devices.get(push.device)
             if device is None:
-                return Decided(PushAnswer(loaded.profile.head, now_ms, 0, code=sync.UNKNOWN_DEVICE))
+                code = sync.UNKNOWN_DEVICE
+                return Decided((PushAnswer(loaded.profile.head, now_ms, 0, code=code), False))
+            if erasure and sum(row.kind == "erase" for row in loaded.rows) >= MAX_ERASURES:
+                raise Refused(429, "server.quota", f"{MAX_ERASURES} erasures wait for devices to pass them", 3_600)
             known = {row.key: row for row in loaded.rows}
-            return Decided(*sync_server.accept(loaded.profile, device, push, known, now_ms, self.limits))
+            answer, writes = sync_server.accept(loaded.profile, device, push, known, now_ms, self.limits)
+            return Decided((answer, writes is not None and writes.profile.events > most), writes)
 
-        return await self.store.transact(profile, need, decide)
+        answer, is_crowded = await self.store.transact(profile, need, decide)
+        if is_crowded:
+            await self.compact(profile)
+        return answer
 
-    async def changes(self, profile: str, device_id: str, generation: int, after: int) -> Page:
-        """Return the page of changes that follows ``after``."""
-        need = Need(devices=(device_id,), page=(after, self.limits.page_rows + 1))
+    async def changes(self, profile: str, asked: ChangesRequest) -> Page:
+        """Return the page of changes that follows ``after``, as it is now."""
+        need = Need(devices=(asked.device,), page=(asked.after, self.limits.page_rows + 1))
 
         def decide(loaded: Loaded) -> Decided[Page]:
-            now_ms, device = self.clock(), loaded.devices.get(device_id)
+            now_ms, device, after = self.clock(), loaded.devices.get(asked.device), asked.after
             if device is None:
                 head = loaded.profile.head
                 return Decided(Page(head, now_ms, 0, after, (), after, False, "", sync.UNKNOWN_DEVICE))
-            page = sync_server.page(loaded.profile, device, after, generation, loaded.rows, now_ms, self.limits)
+            rows, generation = loaded.rows, asked.generation
+            page = sync_server.page(loaded.profile, device, after, generation, rows, now_ms, self.limits)
             return Decided(*page)
 
         return await self.store.transact(profile, need, decide)
 
-    async def register(self, profile: str, asked: Register, tag: str = "") -> Registered:
+    async def register(self, profile: str, asked: RegisterRequest, tag: str = "") -> Registered:
         """Give a device a new name; ``tag`` ends it and says to which token it belongs."""
-        name = f"d-{secrets.token_hex(16)}{tag}"
+        if asked.v != sync.VERSION:
+            raise Refused(400, sync.VERSION_UNKNOWN, f"version {asked.v}; this server speaks {sync.VERSION}")
+        name = self.new_name() + tag
 
         def decide(loaded: Loaded) -> Decided[Registered]:
-            former: Device | None = loaded.devices.get(asked.device)
             answer, writes = sync_server.register(
                 loaded.profile,
                 name,
-                former,
+                loaded.devices.get(asked.device),
                 asked.checked,
                 asked.generation,
                 self.clock(),
                 former_name=asked.device,
                 floor=asked.floor,
             )
-            return Decided(answer, writes)
+            silent = sorted(loaded.devices.values(), key=lambda device: device.contact_ms)
+            excess = len(silent) + 1 - MAX_DEVICES
+            gone = tuple(device.id for device in silent[:excess] if device.id != asked.device) if excess > 0 else ()
+            return Decided(answer, replace(writes, removed_devices=gone))
 
-        return await self.store.transact(profile, Need(devices=(asked.device,)), decide)
+        return await self.store.transact(profile, Need(all_devices=True), decide)
+
+    async def erase(self, profile: str, id: str) -> Receipt:
+        """Erase everything on the account's word; the receipt of the same ``id`` may be asked for again."""
+
+        def decide(loaded: Loaded) -> Decided[Receipt]:
+            rows = {row.key: row for row in loaded.rows}
+            devices = list(loaded.devices.values())
+            return Decided(*sync_server.erased(loaded.profile, rows, devices, id, self.clock()))
+
+        return await self.store.transact(profile, Need(all_devices=True, kinds=LASTING), decide)
+
+    async def devices(self, profile: str) -> list[dict[str, Any]]:
+        """Return the profile's devices, the last heard of first; ``passed`` is the seq that each has."""
+
+        def decide(loaded: Loaded) -> Decided[list[dict[str, Any]]]:
+            devices = sorted(loaded.devices.values(), key=lambda device: (-device.contact_ms, device.id))
+            return Decided([{"id": one.id, "contact_ms": one.contact_ms, "passed": one.passed} for one in devices])
+
+        return await self.store.transact(profile, Need(all_devices=True), decide)
+
+    async def remove_device(self, profile: str, device: str) -> None:
+        """Remove a device, if there is one of that name."""
+
+        def decide(loaded: Loaded) -> Decided[None]:
+            is_there = device in loaded.devices
+            return Decided(None, sync_server.removed(loaded.profile, device) if is_there else None)
+
+        return await self.store.transact(profile, Need(devices=(device,)), decide)
+
+    async def export(self, profile: str) -> dict[str, Any]:
+        """Return all that is held of a profile."""
+
+        def decide(loaded: Loaded) -> Decided[dict[str, Any]]:
+            return Decided(
+                {
+                    "schema": EXPORT_SCHEMA,
+                    "exported_ms": self.clock(),
+                    "head": loaded.profile.head,
+                    "rows": loaded.rows,
+                    "devices": sorted(loaded.devices.values(), key=lambda device: device.id),
+                    "consent_history": loaded.history,
+                }
+            )
+
+        return await self.store.transact(profile, Need(everything=True), decide)
 
     async def compact(self, profile: str) -> int:
         """Apply the retention; return how many rows and devices went."""
@@ -101,7 +164,8 @@ class Service:
         )
 
         def decide(loaded: Loaded) -> Decided[int]:
-            events, erasures = ([row for row in loaded.rows if row.kind == kind] for kind in ("event", "erase"))
+            events = [row for row in loaded.rows if row.kind == "event"]
+            erasures = [row for row in loaded.rows if row.kind == "erase"]
             devices = list(loaded.devices.values())
             writes = sync_server.compact(loaded.profile, events, erasures, devices, self.clock(), self.limits)
             gone = len(writes.drop) + len(writes.removed_devices)
@@ -114,7 +178,16 @@ class Service:
 
         def decide(loaded: Loaded) -> Decided[int]:
             rows = {row.key: row for row in loaded.rows}
-            ledger, writes = sync_server.restored(loaded.profile, rows, loaded.ledger, self.clock())
-            return Decided(ledger.generation, writes, ledger)
+            ledger, writes = sync_server.restored(loaded.profile, rows, _ledger(loaded), self.clock())
+            return Decided(ledger.generation, writes, sync_server.ledger_after(ledger, writes))
 
         return await self.store.transact(profile, Need(everything=True, ledger=True), decide)
+
+
+def _ledger(loaded: Loaded) -> Ledger:
+    """Return the profile's ledger; where it is lost, what the database itself says."""
+    head = loaded.profile.head
+    if loaded.ledger:
+        return replace(loaded.ledger, generation=max(loaded.ledger.generation, head.generation))
+    erasures, consents = (tuple(row for row in loaded.rows if row.kind == kind) for kind in ("erase", "consent"))
+    return Ledger(head.generation, head.epoch, head.erased_by, head.forgotten, erasures, consents)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.sync import Key, Row
-from xrec_sdk.sync_server import Device, History, Ledger, Profile, Writes
+from xrec_sdk.sync_server import Device, History, Profile, Writes
 
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused, ServerError
@@ -35,7 +35,7 @@ from xrec_server.rows import (
 )
 from xrec_server.schema import migrate_sqlite
 from xrec_server.sqlite_ledger import SqliteLedger
-from xrec_server.store import Decided, Loaded, Need, ledger_lines, whole_ledger
+from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
 from xrec_server.writer import Writer
 
 T = TypeVar("T")
@@ -57,7 +57,9 @@ _PUT_HISTORY = "INSERT INTO history (profile, received_ms, device, dseq, purpose
 class SqliteStore:
     """The store. ``synchronous`` is FULL (an answered push survives a power cut) or NORMAL (it survives a crash)."""
 
-    def __init__(self, path: Path, ledger: Path, bell: Bell, *, synchronous: Synchronous = "FULL") -> None:
+    def __init__(
+        self, path: Path, ledger: Path, bell: Bell, *, synchronous: Synchronous = "FULL", is_restoring: bool = False
+    ) -> None:
         self._open = ExitStack()
         if not self._open.enter_context(try_lock(path.with_name(f"{path.name}.lock"))):
             raise ServerError(
@@ -68,6 +70,8 @@ class SqliteStore:
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         migrate_sqlite(self._connection, "sqlite")
         self._ledger = SqliteLedger(ledger)
+        if not is_restoring:
+            refuse_a_backup(self._ledger.mark(), self._mark(), has_profiles=bool(self._profiles("", 1)))
         self._bell = bell
         self._changed: set[str] = set()
         self._must_truncate = False
@@ -80,6 +84,11 @@ class SqliteStore:
     async def profiles(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of profiles, of the database or of the ledger, that follow ``after`` in order."""
         return await self._run(partial(self._profiles, after, limit))
+
+    async def mark(self) -> None:
+        """Raise the mark, so that a backup from before is known for one; FULL in both files."""
+        mark = await self._run(self._raise_mark)
+        await self._run(partial(self._ledger.raise_mark, mark))
 
     async def close(self) -> None:
         """Finish what was asked and close the files."""
@@ -116,6 +125,16 @@ class SqliteStore:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def _mark(self) -> int:
+        (mark,) = self._connection.execute("SELECT mark FROM mark").fetchone()
+        return int(mark)
+
+    def _raise_mark(self) -> int:
+        mark = max(self._mark(), self._ledger.mark()) + 1
+        self._connection.execute("UPDATE mark SET mark = ?", (mark,))
+        self._must_truncate = True  # A checkpoint syncs, with synchronous=NORMAL too.
+        return mark
+
     def _profiles(self, after: str, limit: int) -> list[str]:
         found = self._connection.execute("SELECT id FROM profiles WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
         return sorted({id for (id,) in found} | set(self._ledger.profiles(after, limit)))[:limit]
@@ -138,7 +157,7 @@ class SqliteStore:
         return int(number)
 
     def _load(self, profile: str, number: int, known: Profile | None, need: Need) -> Loaded:
-        ledger = self._ledger.read(profile) if need.ledger else Ledger()
+        ledger = self._ledger.read(profile) if need.ledger else None
         if known is None:
             return Loaded(ledger=ledger)
         devices = {device.id: device for device in self._devices(number, need)}

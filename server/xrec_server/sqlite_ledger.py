@@ -32,6 +32,8 @@ class SqliteLedger:
         head = (lines.generation, lines.epoch, lines.erased_by, lines.forgotten)
         self._connection.execute(_PUT_HEAD, (profile, *head))
         self._connection.executemany(_PUT_ROW, [(profile, *row_values(row)) for row in lines.rows])
+        gone = "INSERT OR IGNORE INTO removed (profile, device) VALUES (?, ?)"
+        self._connection.executemany(gone, [(profile, device) for device in lines.removed])
 
     def commit(self) -> None:
         """Commit what was put, if anything was."""
@@ -43,16 +45,26 @@ class SqliteLedger:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def read(self, profile: str) -> Ledger:
-        """Return a profile's ledger; an empty one where there is none."""
+    def read(self, profile: str) -> Ledger | None:
+        """Return a profile's ledger; None where it was never written."""
         head = self._connection.execute(f"SELECT {_HEAD} FROM profiles WHERE id = ?", (profile,)).fetchone()
         rows = self._connection.execute(f"SELECT {ROW} FROM rows WHERE profile = ? ORDER BY seq", (profile,))
-        return ledger_of(head, [row_of(columns) for columns in rows])
+        removed = self._connection.execute("SELECT device FROM removed WHERE profile = ?", (profile,))
+        return ledger_of(head, [row_of(columns) for columns in rows], [device for (device,) in removed])
 
     def profiles(self, after: str, limit: int) -> list[str]:
         """Return the ids of profiles that follow ``after``."""
         found = self._connection.execute("SELECT id FROM profiles WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
         return [id for (id,) in found]
+
+    def mark(self) -> int:
+        """Return the mark."""
+        (mark,) = self._connection.execute("SELECT mark FROM mark").fetchone()
+        return int(mark)
+
+    def raise_mark(self, mark: int) -> None:
+        """Raise the mark; the database must have it already."""
+        self._connection.execute("UPDATE mark SET mark = max(mark, ?)", (mark,))
 
     def close(self) -> None:
         """Close the file."""

@@ -12,6 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from xrec_sdk.sync import Key, Row
 from xrec_sdk.sync_server import LASTING, Device, History, Ledger, Profile, Writes
 
+from xrec_server.errors import ServerError
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -38,7 +40,7 @@ class Need:
 class Loaded:
     """What a store has of one profile; ``is_known`` is False where nothing was ever written of it.
 
-    ``history`` is there where everything was asked, ``ledger`` where the ledger was.
+    ``history`` is there where everything was asked, ``ledger`` where that was and has the profile.
     """
 
     profile: Profile = field(default_factory=Profile)
@@ -46,7 +48,7 @@ class Loaded:
     devices: Mapping[str, Device] = field(default_factory=dict)
     rows: Sequence[Row] = ()
     history: Sequence[History] = ()
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,14 @@ class Decided(Generic[T_co]):
 
 @dataclass(frozen=True)
 class LedgerLines:
-    """What the ledger must hold before ``writes`` are committed: the profile's head and the rows that last."""
+    """What the ledger must hold before ``writes`` are committed: the head, the rows that last, devices that went."""
 
     generation: int
     epoch: int
     erased_by: str
     forgotten: int
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 def ledger_lines(loaded: Loaded, writes: Writes) -> LedgerLines | None:
@@ -76,15 +79,32 @@ def ledger_lines(loaded: Loaded, writes: Writes) -> LedgerLines | None:
     is_same = (was.generation, was.epoch, was.erased_by, was.forgotten) == (
         *(head.generation, head.epoch, head.erased_by, head.forgotten),
     )
-    if loaded.is_known and is_same and not rows:
+    if loaded.is_known and is_same and not rows and not writes.removed_devices:
         return None
-    return LedgerLines(head.generation, head.epoch, head.erased_by, head.forgotten, rows)
+    place = (head.generation, head.epoch, head.erased_by, head.forgotten)
+    return LedgerLines(*place, rows, writes.removed_devices)
 
 
 def whole_ledger(ledger: Ledger) -> LedgerLines:
     """Return the lines of a ledger that is written as a whole."""
-    rows = (*ledger.erasures, *ledger.consents)
-    return LedgerLines(ledger.generation, ledger.epoch, ledger.erased_by, ledger.forgotten, rows)
+    place = (ledger.generation, ledger.epoch, ledger.erased_by, ledger.forgotten)
+    return LedgerLines(*place, (*ledger.erasures, *ledger.consents), ledger.removed)
+
+
+def refuse_a_backup(ledger_mark: int, database_mark: int, *, has_profiles: bool) -> None:
+    """Raise ServerError where the marks say that the database is a backup's, or that the ledger is lost."""
+    if database_mark < ledger_mark:
+        raise ServerError(
+            "server.restored",
+            f"the ledger is at mark {ledger_mark}, the database at {database_mark}: it was restored from a backup; "
+            "run `xrec-server restored` before you serve, or what was erased since comes back",
+        )
+    if database_mark > 0 and ledger_mark == 0 and has_profiles:
+        raise ServerError(
+            "server.ledger_lost",
+            "the database has profiles and the ledger is empty: give the right ledger; if it is lost, "
+            "`xrec-server restored` makes one from the database",
+        )
 
 
 class Store(Protocol):
@@ -95,6 +115,9 @@ class Store(Protocol):
 
     async def profiles(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of profiles, of the database or of the ledger, that follow ``after`` in order."""
+
+    async def mark(self) -> None:
+        """Raise the mark in the database, then in the ledger, so that an older backup is known for one."""
 
     async def close(self) -> None:
         """Finish what was asked and close the files."""

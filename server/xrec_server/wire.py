@@ -66,8 +66,17 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise Refused(400, sync.MALFORMED, f"the body is not the JSON that was expected: {error}") from error
 
 
-def answer(request: Request, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return a value as JSON, compressed from 1 kB on where the client takes gzip."""
+def answer(
+    request: Request,
+    value: Any,
+    *,
+    status: int = 200,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a value as JSON, compressed from 1 kB on where the client takes gzip; ``code`` is for the log."""
+    if code:
+        request.scope["xrec.code"] = code
     body, headers = _encoder.encode(value), {"Cache-Control": "no-store", **(headers or {})}
     if len(body) >= GZIP_FROM_BYTES:
         headers["Vary"] = "Accept-Encoding"
@@ -82,4 +91,5 @@ def refusal(request: Request, refused: Refused) -> Response:
     headers = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return answer(request, {"code": refused.code, "message": str(refused)}, refused.status, headers)
+    body = {"code": refused.code, "message": str(refused)}
+    return answer(request, body, status=refused.status, code=refused.code, headers=headers)

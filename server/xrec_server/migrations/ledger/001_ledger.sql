@@ -6,6 +6,10 @@ CREATE TABLE profiles (
     erased_by TEXT NOT NULL,
     forgotten INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE removed (profile TEXT NOT NULL, device TEXT NOT NULL, PRIMARY KEY (profile, device)) WITHOUT ROWID;
+-- Raised at each start of a server and by its upkeep, in the database first: one that is behind is a backup's.
+CREATE TABLE mark (mark INTEGER NOT NULL);
+INSERT INTO mark VALUES (0);
 CREATE TABLE rows (
     profile TEXT NOT NULL,
     kind TEXT NOT NULL,

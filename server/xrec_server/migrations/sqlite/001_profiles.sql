@@ -54,3 +54,6 @@ CREATE INDEX history_by_profile ON history (profile);
 CREATE TRIGGER history_is_not_changed BEFORE UPDATE ON history BEGIN
     SELECT RAISE(ABORT, 'the history of consent is append-only');
 END;
+-- How far the ledger may have got: a database whose mark is behind the ledger's was restored from a backup.
+CREATE TABLE mark (mark INTEGER NOT NULL);
+INSERT INTO mark VALUES (0);
