@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +11,24 @@ from xrec_sdk import manifest as manifest_format
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.catalog import pack_catalog
 from xrec_sdk.conformance import check_conformance
-from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.errors import DataError
 from xrec_sdk.idtable import pack_ids
-from xrec_sdk.manifest import FileRecord, ItemSections, Manifest, RankerRecord, Section
+from xrec_sdk.manifest import ItemSections, Manifest, RankerRecord, Section
 from xrec_sdk.runtime import Runtime
-from xrec_sdk.signature import sign
+from xrec_sdk.signature import generate_key
 
 from xrec_export import card, conformance, parity
+from xrec_export.budget import Budget
+from xrec_export.budget import lines as budget_lines
+from xrec_export.certificate import Certificate, Gate
 from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase
 from xrec_export.graph_parts import IR_VERSION, OPSET, operators
-from xrec_export.parity import Parity, Tolerance
+from xrec_export.parity import Tolerance
 from xrec_export.quantize import dequantize, pack_items, quantize_table
 from xrec_export.scorer_graph import build_scorer
+from xrec_export.speed import measure_speed
+from xrec_export.staging import records, signed, staged, write
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,24 @@ class Release:
 
 
 def build_bundle(
-    model: ExportModel, cases: Sequence[ParityCase], target: Path, *, release: Release, tolerance: Tolerance
-) -> Parity:
+    model: ExportModel,
+    cases: Sequence[ParityCase],
+    target: Path,
+    *,
+    release: Release,
+    tolerance: Tolerance,
+    budget: Budget | None = None,
+    cpus: Sequence[str] = (),
+) -> Certificate:
     """Write the bundle folder ``target`` and return its certificate; nothing is left where any step fails.
 
-    A bundle that already stands there is replaced. Raises GateError ``gate.parity`` where the bundle loses more than
-    ``tolerance`` on ``cases``.
+    A bundle that already stands there is replaced. Raises GateError: ``gate.parity`` where the bundle loses more than
+    ``tolerance`` on ``cases``, ``gate.runtime`` where this machine and an emulated one of ``cpus`` answer differently,
+    ``gate.budget`` (BudgetMissed, with every line) where it costs more than ``budget``.
     """
     _check_model(model)
-    _check_target(target)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        measured = _stage(stage, model, cases, release, tolerance)
-        _put_in_place(stage, target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    return measured
+    with staged(target) as stage:
+        return _stage(stage, model, cases, release, Gate(tolerance, budget, tuple(cpus)))
 
 
 def _check_model(model: ExportModel) -> None:
@@ -69,22 +72,13 @@ def _check_model(model: ExportModel) -> None:
         raise DataError("data.item_table", "the item table or the prior holds values that are not finite; train again")
 
 
-def _check_target(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise UsageError("usage.out", f"the folder of {target} does not exist")
-    if target.is_symlink() or (target.exists() and not (target / "manifest.json").is_file()):
-        raise UsageError("usage.out", f"{target} exists and is not a bundle; choose another name")
-
-
-def _stage(
-    stage: Path, model: ExportModel, cases: Sequence[ParityCase], release: Release, tolerance: Tolerance
-) -> Parity:
+def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release: Release, gate: Gate) -> Certificate:
     """Write a draft, measure it with the SDK as a device would run it, and write the signed bundle over it."""
     ranker = model.ranker
     items = quantize_table(model.item_table, model.prior, None if ranker is None else ranker.item_features)
     packed, sections = pack_items(items)
     encoder, scorer = build_encoder(model.encoder, items, sections), build_scorer(items, sections, ranker)
-    draft: dict[str, bytes] = {
+    files: dict[str, bytes] = {
         "encoder.onnx": encoder.SerializeToString(deterministic=True),
         "scorer.onnx": scorer.SerializeToString(deterministic=True),
         "items.bin": packed,
@@ -93,43 +87,63 @@ def _stage(
         "conformance.json": b"{}",
         "card.md": b"",
     }
-    for name, content in draft.items():
-        _write(stage / name, content)
-    draft_manifest = _manifest(model, sections, draft, release, operators(encoder, scorer), {})
-    _write(stage / "manifest.json", manifest_format.to_bytes(draft_manifest))
-    drafted = open_bundle(stage, allow_unsigned=True)
-    runtime = Runtime(drafted)
+    used = operators(encoder, scorer)
+    draft = _manifest(model, sections, release, used)
+    # A key of its own, thrown away, so that no draft is ever one that an app would load.
+    draft_pem, draft_key = generate_key()
+    drafted = manifest_format.to_bytes(replace(draft, files=records(files)))
+    write(stage, {**files, **signed(drafted, draft_pem)})
+    bundle = open_bundle(stage, trusted_keys=[draft_key])
+    runtime = Runtime(bundle)
 
-    measured = parity.measure(model, runtime, cases)
+    measured = parity.measure(model, stage, bundle, cases, gate.cpus)
     if ranker is not None:
-        measured = replace(
-            measured, probability_gap=parity.probability_gap(ranker, model.prior, drafted, runtime, cases)
-        )
-    parity.check(measured, tolerance)
-    golden = conformance.make(model.vocabulary, dequantize(items)[: len(model.ids)], model.prior, runtime, ranker)
-    text = card.render(model, release.name, release.number, release.created_at, measured, tolerance)
-    final = {**draft, "conformance.json": golden, "card.md": text.encode("utf-8")}
-    certificate = parity.to_manifest(measured, tolerance)
-    signed = _manifest(model, sections, final, release, draft_manifest.operators, certificate)
-    for name in ("conformance.json", "card.md"):
-        _write(stage / name, final[name])
-    manifest_bytes = manifest_format.to_bytes(signed)
-    _write(stage / "manifest.json", manifest_bytes)
-    _write(stage / "manifest.sig", sign(manifest_bytes, release.private_pem))
-    bundle = open_bundle(stage, allow_unsigned=True)
-    check_conformance(Runtime(bundle), bundle)
-    return measured
+        gap = parity.probability_gap(ranker, model.prior, bundle, runtime, cases)
+        measured = replace(measured, probability_gap=gap)
+    needs_speed = gate.budget is not None and gate.budget.needs_speed
+    speed = measure_speed(stage, draft_key, threads=gate.budget.threads) if gate.budget and needs_speed else None
+    table = dequantize(items)[: len(model.ids)]
+    files["conformance.json"] = conformance.make(model.vocabulary, table, model.prior, runtime, ranker)
+    certificate, whole = _certify(
+        files, draft, Certificate(measured, gate.tolerance, speed=speed), gate, model, release
+    )
+    certificate.check()
+    write(stage, whole)
+    final = open_bundle(stage, allow_unsigned=True)
+    check_conformance(Runtime(final), final)
+    return certificate
 
 
-def _manifest(
-    model: ExportModel,
-    sections: Mapping[str, Section],
+def _certify(
     files: Mapping[str, bytes],
+    draft: Manifest,
+    certificate: Certificate,
+    gate: Gate,
+    model: ExportModel,
     release: Release,
-    used: Sequence[str],
-    certificate: Mapping[str, object],
-) -> Manifest:
-    records = {name: FileRecord(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
+) -> tuple[Certificate, dict[str, bytes]]:
+    """Return the certificate with the lines of the budget, and every file with it, card and manifest.
+
+    The certificate says how large the folder is, itself among it: it is written until that is so. Each round can only
+    add digits, so that the rounds end.
+    """
+    sizes: dict[str, int] = {}
+    while True:
+        if gate.budget is not None:
+            asked = gate.budget.with_quality(gate.tolerance)
+            lines = budget_lines(asked, certificate.parity, sizes, draft.operators, draft.opset, certificate.speed)
+            certificate = replace(certificate, lines=tuple(lines))
+        text = card.render(model, draft.name, draft.release, draft.created_at, certificate)
+        written = {**files, "card.md": text.encode("utf-8")}
+        manifest = replace(draft, files=records(written), parity=certificate.to_manifest())
+        whole = {**written, **signed(manifest_format.to_bytes(manifest), release.private_pem)}
+        found = {name: len(content) for name, content in whole.items()}
+        if gate.budget is None or found == sizes:
+            return certificate, whole
+        sizes = found
+
+
+def _manifest(model: ExportModel, sections: Mapping[str, Section], release: Release, used: Sequence[str]) -> Manifest:
     return Manifest(
         name=release.name,
         release=release.number,
@@ -144,32 +158,7 @@ def _manifest(
         filter_seen=model.filter_seen,
         repeat=model.repeat,
         items=ItemSections(**sections),
-        files=records,
-        parity=certificate,
+        files={},
         model=model.facts,
         ranker=None if model.ranker is None else RankerRecord(model.ranker.events, model.ranker.horizon_ms),
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _put_in_place(stage: Path, target: Path) -> None:
-    os.chmod(stage, 0o755)
-    if not target.exists():
-        os.replace(stage, target)
-        return
-    # A folder that is not empty can't be replaced in one step; the old bundle steps aside and returns if that fails.
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    os.replace(target, aside / target.name)
-    try:
-        os.replace(stage, target)
-    except OSError:
-        os.replace(aside / target.name, target)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from xrec_sdk.history import DAY_MS
 
+from xrec_export.budget import text
+from xrec_export.certificate import Certificate
 from xrec_export.export_model import ExportModel
-from xrec_export.parity import TOP, Parity, Tolerance
+from xrec_export.parity import TOP, RuntimeParity
 
 
-def render(model: ExportModel, name: str, release: int, created_at: str, parity: Parity, tolerance: Tolerance) -> str:
+def render(model: ExportModel, name: str, release: int, created_at: str, certificate: Certificate) -> str:
     """Return the card as Markdown."""
-    low, high = parity.ndcg_difference_95
+    parity = certificate.parity
     vocabulary = model.vocabulary
     lines = [
         f"# {name}, release {release}",
@@ -29,17 +31,14 @@ def render(model: ExportModel, name: str, release: int, created_at: str, parity:
         "",
         "## What quantization costs",
         "",
-        f"Measured on {parity.cases} held-out cases, the float model against this bundle run by the SDK.",
+        f"Measured on {parity.cases} held-out users, the float model against this bundle on each runtime; differences "
+        "with their 95 % intervals by a paired bootstrap over users.",
         "",
-        "| measure | float | bundle | allowed |",
-        "| --- | --- | --- | --- |",
-        f"| overlap of the top {TOP} | 1 | {parity.overlap:.4f} | at least {tolerance.min_overlap} |",
-        f"| NDCG@{TOP} | {parity.ndcg_float:.4f} | {parity.ndcg_bundle:.4f} | "
-        f"a loss of at most {100 * tolerance.max_ndcg_loss:g} % |",
+        f"| runtime | overlap of the top {TOP} | Kendall's tau | NDCG@{TOP} | less float's {parity.ndcg_float:.4f} |",
+        "| --- | --- | --- | --- | --- |",
+        *(_runtime(name, found) for name, found in parity.runtimes.items()),
         "",
-        f"Difference of NDCG@{TOP}: {parity.ndcg_difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f} "
-        "(paired bootstrap over cases).",
-        "",
+        *_budget(certificate),
         "## Training",
         "",
         *(_facts(model.facts) or ["Nothing was recorded."]),
@@ -52,6 +51,34 @@ def render(model: ExportModel, name: str, release: int, created_at: str, parity:
         "",
     ]
     return "\n".join(lines)
+
+
+def _runtime(name: str, found: RuntimeParity) -> str:
+    low, high = found.ndcg_difference_95
+    difference = f"{found.ndcg_difference:+.5f} [{low:+.5f}, {high:+.5f}]"
+    return f"| {name} | {found.overlap:.4f} | {found.kendall_tau:.4f} | {found.ndcg:.4f} | {difference} |"
+
+
+def _budget(certificate: Certificate) -> list[str]:
+    if not certificate.lines:
+        tolerance = certificate.tolerance
+        asked = (
+            f"an overlap of at least {tolerance.min_overlap:g}, a loss of at most {tolerance.max_ndcg_loss:.2%} of NDCG"
+        )
+        return [f"Asked: {asked}; the same lists on every runtime.", ""]
+    speed = certificate.speed
+    where = "" if speed is None else f" Measured on {speed.machine}, threads: {speed.threads}."
+    rows = [f"| {line.name} | {text(line.found)} | {text(line.limit)} |" for line in certificate.lines]
+    return [
+        "## What it costs",
+        "",
+        f"The release's budget, which it keeps.{where}",
+        "",
+        "| limit | found | asked |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def _ranker(model: ExportModel) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ def keygen(path: Path, as_json: bool) -> None:
 @click.option("--name", help="Name of the bundle; by default that of the folder.")
 @click.option("--min-overlap", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="Top-10 overlap.")
 @click.option("--max-ndcg-loss", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="Relative loss.")
-@click.option("--cases", default=1000, show_default=True, type=click.IntRange(1), help="Held-out cases to measure on.")
+@click.option("--cases", default=1000, show_default=True, type=click.IntRange(1), help="Held-out users to measure on.")
+@click.option("--budget", type=click.Path(path_type=Path), help="What it may cost: budget.toml (docs/release-gate.md).")
+@click.option(
+    "--emulate", multiple=True, metavar="CPU", help="Ask an emulated CPU too, such as Haswell; all for three."
+)
 @_JSON
 def build(
     run: Path,
@@ -76,24 +81,47 @@ def build(
     min_overlap: float,
     max_ndcg_loss: float,
     cases: int,
+    budget: Path | None,
+    emulate: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build, measure and sign the bundle of the trained RUN; a bundle that loses too much is not written.
+    """Build, measure and sign the bundle of the trained RUN; one that loses or costs too much is not written.
 
     \b
     Example:
-      xrec-export build runs/shop --out shop.xrec --key release.pem --release 7
+      xrec-export build runs/shop --out shop.xrec --key release.pem --release 7 --budget budget.toml
     """
     from xrec_export import build as bundle_build
     from xrec_export import from_run, parity
+    from xrec_export.budget import BudgetMissed, read_budget, table
     from xrec_export.keys import read_key
+    from xrec_export.runtimes import named_cpus
+
+    asked = None if budget is None else read_budget(budget)
 
     tolerance = parity.Tolerance(min_overlap, max_ndcg_loss)
     created_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, created_at, read_key(key))
     model, held_out = from_run.load(run, cases)
-    measured = bundle_build.build_bundle(model, held_out, out, release=release, tolerance=tolerance)
-    _print({"bundle": str(out), "release": number, **parity.to_manifest(measured, tolerance)}, as_json)
+    try:
+        certificate = bundle_build.build_bundle(
+            model, held_out, out, release=release, tolerance=tolerance, budget=asked, cpus=named_cpus(emulate)
+        )
+    except BudgetMissed as missed:
+        if as_json:
+            lines = [asdict(line) for line in missed.lines]
+            _print({"error": missed.code, "message": str(missed), "budget": lines}, as_json)
+        else:
+            click.echo(table(missed.lines), err=True)
+        raise
+    said = {"bundle": str(out), "release": number, "cases": certificate.parity.cases}
+    if as_json:
+        _print({**said, **certificate.to_manifest()}, as_json)
+        return
+    click.echo(parity.table(certificate.parity))
+    if certificate.lines:
+        click.echo(table(certificate.lines))
+    _print(said, as_json)
 
 
 @main.command()

@@ -51,7 +51,7 @@ def _check(runtime: Runtime, case: Mapping[str, Any], tolerance: float, place: i
     expected = np.asarray(case["top_rows"], dtype=np.int32), np.asarray(case["top_scores"], dtype=np.float32)
     if "top_probabilities" in case:
         _check_probabilities(runtime, case, user, bias, place)
-    if not _agree(rows, scores, expected[0], expected[1], tolerance):
+    if not lists_agree(rows, scores, expected[0], expected[1], tolerance):
         raise BundleDamaged("bundle.conformance_failed", f"case {place} of conformance.json gives another list here")
 
 
@@ -71,13 +71,14 @@ def _check_probabilities(
         raise BundleDamaged("bundle.conformance_failed", f"case {place} of conformance.json: other probabilities here")
 
 
-def _agree(
+def lists_agree(
     rows: NDArray[np.int32],
     scores: NDArray[np.float32],
     expected_rows: NDArray[np.int32],
     expected_scores: NDArray[np.float32],
     tolerance: float,
 ) -> bool:
+    """Return whether a list (k,) is the expected one, but for scores and places of rows within the tolerance."""
     if rows.shape != expected_rows.shape or not np.allclose(scores, expected_scores, rtol=0, atol=tolerance):
         return False
     score_of = dict(zip(expected_rows.tolist(), expected_scores.tolist(), strict=True))
