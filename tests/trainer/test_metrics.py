@@ -136,6 +136,14 @@ def test_traits_of_lists_are_those_worked_by_hand():
     assert traits["gini@1"] == pytest.approx(0.75)
 
 
+def test_diversity_is_the_share_of_pairs_in_different_categories():
+    top = lists([0, 1, 2], [0, 1, -1], [3, 3, -1])  # categories a, a, b; a, a; none
+    traits = metrics.list_traits(top, np.ones(4), [2, 3], np.array([0, 0, 1, -1]))
+    assert traits["diversity@2"] == 0.0  # the third list has no pair and does not count
+    assert traits["diversity@3"] == pytest.approx((2 / 3 + 0) / 2)
+    assert "diversity@2" not in metrics.list_traits(top, np.ones(4), [2])
+
+
 def test_lists_that_show_every_item_as_often_are_even():
     traits = metrics.list_traits(lists([0, 1], [2, 3]), np.ones(4), [2])
     assert (traits["coverage@2"], traits["gini@2"]) == (1.0, 0.0)

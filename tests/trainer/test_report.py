@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 from xrec_trainer import plots
+from xrec_trainer.figures import Value, value, verdict
 from xrec_trainer.plots import Bar
-from xrec_trainer.report import Value, page, table, value, verdict, write_page
+from xrec_trainer.report import page, write_page
+from xrec_trainer.report_text import table
 
 VOID = {"meta", "br"}
 

@@ -135,7 +135,7 @@ def evaluate(
     """
     from xrec_trainer.baselines import SHOWN
     from xrec_trainer.evaluate import evaluate as run_evaluate
-    from xrec_trainer.report import table
+    from xrec_trainer.report_text import table
 
     cut_offs = [int(k) for k in ks.split(",")]
     metrics = run_evaluate(run, data=data, bundle=bundle, keys=keys, baselines=baselines or SHOWN, ks=cut_offs)

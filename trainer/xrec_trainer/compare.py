@@ -22,10 +22,10 @@ from xrec_trainer.bootstrap import mean_interval, paired_difference
 from xrec_trainer.cases import Cases, Ranker
 from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders import ENCODERS
+from xrec_trainer.figures import interval_text, left_aligned, value, verdict
 from xrec_trainer.fit import Report, fit
 from xrec_trainer.metrics import per_case
 from xrec_trainer.ranking import model_ranker
-from xrec_trainer.report import interval_text, left_aligned, value, verdict
 from xrec_trainer.run import claim, load_run, save_json
 from xrec_trainer.splits import Study, check_can_choose, make_study
 

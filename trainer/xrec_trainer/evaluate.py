@@ -77,6 +77,7 @@ def _task(
     main = f"ndcg@{MAIN_K}"
     popularity = np.bincount(run.log.item[run.study.train_mask], minlength=run.log.item_count).astype(np.float64)
     devices, histories = device_groups(cases, run.log), history_groups(cases)
+    categories = _category_codes(run.catalogue.categories)
     return {
         "cases": len(cases),
         "users": len(np.unique(cases.user)),
@@ -92,10 +93,16 @@ def _task(
             for model in measured
             if model in BASELINES
         },
-        "traits": {model: list_traits(top, popularity, [MAIN_K]) for model, top in tops.items()},
+        "traits": {model: list_traits(top, popularity, [MAIN_K], categories) for model, top in tops.items()},
         "per_device": {model: by_group({main: found[main]}, *devices) for model, found in measured.items()},
         "per_history": {model: by_group({main: found[main]}, *histories) for model, found in measured.items()},
     }
+
+
+def _category_codes(names: Sequence[str | None]) -> NDArray[np.int64] | None:
+    """Return each item's category as a code, -1 for none; None where no item has one."""
+    code_of = {name: code for code, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    return np.array([-1 if name is None else code_of[name] for name in names]) if code_of else None
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -108,12 +108,19 @@ def cold_users(cases: Cases) -> NDArray[np.bool_]:
     return np.asarray(np.diff(cases.history_offsets) == 0)
 
 
-def list_traits(top: NDArray[np.int32], popularity: NDArray[np.float64], ks: Sequence[int]) -> dict[str, float]:
+def list_traits(
+    top: NDArray[np.int32],
+    popularity: NDArray[np.float64],
+    ks: Sequence[int],
+    categories: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
     """Return what the lists show of the catalogue at each k; ``popularity`` (N,) is any count of training events.
 
     ``coverage@k``: share of the N items that stand in one list or more. ``popularity@k``: mean over recommended places
     of the item's share of all training events. ``novelty@k``: mean of ``-log2`` of that share, in bits, smoothed by one
     (Vargas and Castells, RecSys 2011). ``gini@k``: inequality of how often items are shown, 0 even, 1 all on one item.
+    ``diversity@k``, where ``categories`` (N,) has codes, -1 for none: the share of a list's pairs that lie in different
+    categories, on average (intra-list diversity, Ziegler et al., WWW 2005); items of none have no pair.
     """
     share = popularity / max(float(popularity.sum()), 1e-300)
     surprise = -np.log2((popularity + 1.0) / (popularity.sum() + len(popularity)))
@@ -125,7 +132,18 @@ def list_traits(top: NDArray[np.int32], popularity: NDArray[np.float64], ks: Seq
         traits[f"popularity@{k}"] = float(share[shown].mean()) if len(shown) else 0.0
         traits[f"novelty@{k}"] = float(surprise[shown].mean()) if len(shown) else 0.0
         traits[f"gini@{k}"] = _gini(times)
+        if categories is not None:
+            traits[f"diversity@{k}"] = _diversity(np.where(top[:, :k] >= 0, categories[top[:, :k]], -1))
     return traits
+
+
+def _diversity(categories: NDArray[np.int64]) -> float:
+    """Return the mean over lists (B, k) of the share of pairs of different codes; -1 is in no pair."""
+    first, second = np.triu_indices(categories.shape[1], 1)
+    is_pair = (categories[:, first] >= 0) & (categories[:, second] >= 0)
+    differ = (is_pair & (categories[:, first] != categories[:, second])).sum(axis=1)
+    pairs = is_pair.sum(axis=1)
+    return float((differ[pairs > 0] / pairs[pairs > 0]).mean()) if pairs.any() else 0.0
 
 
 def _gini(times: NDArray[np.int64]) -> float:

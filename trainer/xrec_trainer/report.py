@@ -1,6 +1,6 @@
-"""Show what an evaluation found: one page of HTML that stands alone, and a table for the terminal.
+"""Show what an evaluation found: one page of HTML that stands alone.
 
-Both read one plain dict, which ``metrics.json`` holds. A *value* is a number or ``{"mean", "low", "high"}``; only
+It reads one plain dict, which ``metrics.json`` holds. A *value* is a number or ``{"mean", "low", "high"}``; only
 ``tasks`` is required, and what is missing is not shown::
 
     {"title": str, "model": str (default "xrec": the one in ``models`` that the page is about),
@@ -31,36 +31,26 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xrec_trainer import reliability
+from xrec_trainer.figures import (
+    Value,
+    bundle_rows,
+    cold_rows,
+    count_of,
+    main_metric,
+    main_model,
+    metric_names,
+    metric_title,
+    model_title,
+    number,
+    task_title,
+    value,
+    verdict,
+)
 from xrec_trainer.plots import STYLE, Bar, bars, line
 
-MODEL_TITLES = {
-    "popularity": "Popular items",
-    "buy_again": "Buy again",
-    "item_knn": "Similar items (ItemKNN)",
-    "ease": "Linear model (EASE)",
-    "content": "Similar texts",
-    "random": "By chance",
-}
-TASK_TITLES = {
-    "all": "Anything, repeats included",
-    "new": "Items that are new to the user",
-    "after_switch": "Right after a change of device",
-}
-METRIC_TITLES = {
-    "hr": "Users with a hit",
-    "recall": "Share found",
-    "precision": "Share right",
-    "f1": "F1",
-    "ndcg": "NDCG",
-    "mrr": "MRR",
-    "coverage": "Catalogue shown",
-    "popularity": "Popularity of what is shown",
-    "novelty": "Surprise, bits",
-    "gini": "Inequality of exposure",
-}
 GLOSSARY = (
     ("Users with a hit (hr@10)", "share of users who find one right item or more among the first 10"),
     ("Share found (recall@10)", "of what a user went on to choose, the share that stood among the first 10"),
@@ -70,30 +60,6 @@ GLOSSARY = (
     ("MRR@10", "one divided by the place of the first right item, on average"),
     ("Interval", "draw the users anew, as often as you like: 95 of 100 draws give a value inside it"),
 )
-
-
-class Value(NamedTuple):
-    """A number and, where it is known, its interval."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-
-def value(found: Any) -> Value:
-    """Read a value of the metrics dict; what is missing is not a number."""
-    if isinstance(found, Mapping):
-        return Value(float(found["mean"]), float(found["low"]), float(found["high"]))
-    return Value(float("nan") if found is None else float(found))
-
-
-def verdict(difference: Value) -> str:
-    """Say in a word what a difference with its interval shows."""
-    if difference.low is None or difference.high is None:
-        return "not tested"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "no clear difference"
 
 
 def page(metrics: Mapping[str, Any]) -> str:
@@ -126,88 +92,6 @@ def write_page(path: Path, metrics: Mapping[str, Any]) -> None:
     os.replace(part, path)
 
 
-def table(metrics: Mapping[str, Any]) -> str:
-    """Return each task as plain text: the models at the main cut-off, and the model against each baseline."""
-    main, metric = _model(metrics), _metric(metrics)
-    blocks = []
-    for name, task in metrics["tasks"].items():
-        k = metric.partition("@")[2]
-        names = [one for one in _metric_names(task["models"]) if one.partition("@")[2] == k]
-        rows = [["", *names, f"{metric} 95 %"]]
-        for model, values in task["models"].items():
-            found = value(values.get(metric))
-            mark = "* " if model == main else "  "
-            rows.append([mark + model, *(_number(value(values.get(one)).mean) for one in names), interval_text(found)])
-        lines = [f"{_task_title(name, task)} ({_count(task)})", *_aligned(rows)]
-        for baseline, differences in task.get("differences", {}).items():
-            found = value(differences.get(metric))
-            lines.append(
-                f"  {main} - {baseline}: {found.mean:+.4f} {interval_text(found, sign='+')} {metric}: {verdict(found)}"
-            )
-        blocks.append("\n".join(lines))
-    if metrics.get("cold"):
-        blocks.append("\n".join([f"Items without events ({_count(metrics['cold'])})", *_aligned(_cold_rows(metrics))]))
-    if metrics.get("bundle"):
-        blocks.append("\n".join(["Bundle against the float model", *_aligned(_bundle_rows(metrics["bundle"]))]))
-    return "\n\n".join(blocks)
-
-
-def left_aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines whose columns begin at one place."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _model(metrics: Mapping[str, Any]) -> str:
-    return str(metrics.get("model", "xrec"))
-
-
-def _metric(metrics: Mapping[str, Any]) -> str:
-    return str(metrics.get("main_metric", "ndcg@10"))
-
-
-def _task_title(name: str, task: Mapping[str, Any]) -> str:
-    return str(task.get("title", TASK_TITLES.get(name, name)))
-
-
-def _metric_title(name: str) -> str:
-    stem, _, k = name.partition("@")
-    return f"{METRIC_TITLES.get(stem, stem)} @{k}" if k else METRIC_TITLES.get(stem, stem)
-
-
-def _metric_names(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for values in models.values() for name in values))
-
-
-def _count(task: Mapping[str, Any]) -> str:
-    found = [f"{task[key]:,} {key}" for key in ("cases", "users") if key in task]
-    return ", ".join(found) or "number of cases not given"
-
-
-def _number(number: float) -> str:
-    if not math.isfinite(number):
-        return "–"
-    return f"{number:.4f}" if abs(number) < 10 else f"{number:,.2f}"
-
-
-def interval_text(found: Value, sign: str = "") -> str:
-    """Write the interval of a value; ``sign`` is ``+`` for a difference."""
-    if found.low is None or found.high is None:
-        return ""
-    return f"[{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
-
-
 def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]], main: str | None = None) -> str:
     # the row that begins with ``main`` is set in bold
     heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -220,13 +104,13 @@ def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]], main: str | 
 
 def _headline(metrics: Mapping[str, Any]) -> str:
     sentences = []
-    main, metric = _model(metrics), _metric(metrics)
+    main, metric = main_model(metrics), main_metric(metrics)
     k = metric.partition("@")[2]
     for name, task in metrics["tasks"].items():
         found = value(task["models"].get(main, {}).get(f"hr@{k}"))
         differences = {one: values for one, values in task.get("differences", {}).items() if metric in values}
         baselines = {one: value(task["models"].get(one, {}).get(metric)).mean for one in differences}
-        text = f"<strong>{escape(_task_title(name, task))}.</strong> "
+        text = f"<strong>{escape(task_title(name, task))}.</strong> "
         if math.isfinite(found.mean):
             text += f"{found.mean * 100:.0f} of 100 users find a right item among the first {escape(k)}. "
         best = max(baselines, key=lambda one: (math.isfinite(baselines[one]), baselines[one]), default=None)
@@ -234,15 +118,11 @@ def _headline(metrics: Mapping[str, Any]) -> str:
             difference = value(differences[best][metric])
             share = f" ({difference.mean / baselines[best]:+.0%})" if baselines[best] > 0 else ""
             text += (
-                f"Against the strongest plain method, {escape(_model_title(best))}, {escape(metric.upper())} is"
+                f"Against the strongest plain method, {escape(model_title(best))}, {escape(metric.upper())} is"
                 f' {difference.mean:+.4f}{share}: <span class="{_kind(difference)}">{verdict(difference)}</span>.'
             )
         sentences.append(f"<p>{text}</p>")
     return f'<section class="lead">{"".join(sentences)}</section>'
-
-
-def _model_title(name: str) -> str:
-    return MODEL_TITLES.get(name, name)
 
 
 def _kind(difference: Value) -> str:
@@ -261,29 +141,29 @@ def _facts(dataset: Mapping[str, Any]) -> str:
 
 def _rows(models: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
     return [
-        [_model_title(model), *(_number(value(values.get(one)).mean) for one in names)]
+        [model_title(model), *(number(value(values.get(one)).mean) for one in names)]
         for model, values in models.items()
     ]
 
 
 def _task(name: str, task: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    main, metric = _model(metrics), _metric(metrics)
+    main, metric = main_model(metrics), main_metric(metrics)
     found = {model: value(values.get(metric)) for model, values in task["models"].items()}
-    drawn = [Bar(_model_title(model), *one, is_main=model == main) for model, one in found.items()]
-    names = _metric_names(task["models"])
+    drawn = [Bar(model_title(model), *one, is_main=model == main) for model, one in found.items()]
+    names = metric_names(task["models"])
     rows = _rows(task["models"], names)
     parts = [
-        f"<section><h2>{escape(_task_title(name, task))}</h2>",
-        f'<p class="note">{escape(_count(task))}. Every item of the catalogue is ranked for every case.'
+        f"<section><h2>{escape(task_title(name, task))}</h2>",
+        f'<p class="note">{escape(count_of(task))}. Every item of the catalogue is ranked for every case.'
         f" Bars show {escape(metric.upper())}; the whisker is the 95 % interval.</p>",
-        bars(drawn, title=f"{metric} of each model: {_task_title(name, task)}"),
+        bars(drawn, title=f"{metric} of each model: {task_title(name, task)}"),
         "<details><summary>All metrics</summary>",
-        _html_table(["", *map(_metric_title, names)], rows, _model_title(main)),
+        _html_table(["", *map(metric_title, names)], rows, model_title(main)),
         "</details>",
         _differences(task.get("differences", {}), main, metric),
         _groups("By device", "Device", task.get("per_device", {}), metric),
         _groups("By length of the history", "Events before", task.get("per_history", {}), metric),
-        _traits(task.get("traits", {}), _model_title(main)),
+        _traits(task.get("traits", {}), model_title(main)),
     ]
     return "".join(parts) + "</section>"
 
@@ -292,11 +172,11 @@ def _differences(differences: Mapping[str, Mapping[str, Any]], main: str, metric
     found = {baseline: value(values.get(metric)) for baseline, values in differences.items()}
     if not found:
         return ""
-    drawn = [Bar(_model_title(baseline), *one) for baseline, one in found.items()]
+    drawn = [Bar(model_title(baseline), *one) for baseline, one in found.items()]
     words = "".join(
-        f'<li><span class="{_kind(one)}">{verdict(one)}</span> than {escape(_model_title(baseline))}</li>'
+        f'<li><span class="{_kind(one)}">{verdict(one)}</span> than {escape(model_title(baseline))}</li>'
         if verdict(one) in ("better", "worse")
-        else f'<li><span class="even">{verdict(one)}</span> from {escape(_model_title(baseline))}</li>'
+        else f'<li><span class="even">{verdict(one)}</span> from {escape(model_title(baseline))}</li>'
         for baseline, one in found.items()
     )
     return (
@@ -318,10 +198,10 @@ def _groups(title: str, what: str, models: Mapping[str, Mapping[str, Mapping[str
         best = max((one for one in found if math.isfinite(one)), default=None)
         cases = next((groups[label]["cases"] for groups in models.values() if "cases" in groups.get(label, {})), None)
         kinds = [' class="best"' if one == best else "" for one in found]
-        cells = "".join(f"<td{kind}>{_number(one)}</td>" for kind, one in zip(kinds, found, strict=True))
+        cells = "".join(f"<td{kind}>{number(one)}</td>" for kind, one in zip(kinds, found, strict=True))
         count = "" if cases is None else f"{int(cases):,}"
         lines.append(f"<tr><td>{escape(str(label))}</td><td>{count}</td>{cells}</tr>")
-    heads = "".join(f"<th>{escape(_model_title(model))}</th>" for model in models)
+    heads = "".join(f"<th>{escape(model_title(model))}</th>" for model in models)
     return (
         f'<h3>{escape(title)}</h3><div class="wide"><table><tr><th>{escape(what)}</th><th>Cases</th>{heads}</tr>'
         f'{"".join(lines)}</table></div><p class="note">{escape(metric.upper())}; the best of each line is bold.</p>'
@@ -331,50 +211,28 @@ def _groups(title: str, what: str, models: Mapping[str, Mapping[str, Mapping[str
 def _traits(traits: Mapping[str, Mapping[str, Any]], main: str) -> str:
     if not traits:
         return ""
-    names = _metric_names(traits)
+    names = metric_names(traits)
     rows = _rows(traits, names)
-    return f"<h3>What the lists show of the catalogue</h3>{_html_table(['', *map(_metric_title, names)], rows, main)}"
-
-
-def _cold_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["", *("hr@10", "95 %", "ndcg@10", "95 %", f"{_model(metrics)} against it")]]
-    for which, found in metrics["cold"]["among"].items():
-        for model, values in found["models"].items():
-            hr, ndcg = value(values["hr@10"]), value(values["ndcg@10"])
-            difference = found["differences"].get(model)
-            word = verdict(value(difference["ndcg@10"])) if difference else ""
-            name = f"{_model_title(model)}, among {which}"
-            rows.append([name, _number(hr.mean), interval_text(hr), _number(ndcg.mean), interval_text(ndcg), word])
-    return rows
+    return f"<h3>What the lists show of the catalogue</h3>{_html_table(['', *map(metric_title, names)], rows, main)}"
 
 
 def _cold(metrics: Mapping[str, Any]) -> str:
     if not metrics.get("cold"):
         return ""
-    head, *rows = _cold_rows(metrics)
+    head, *rows = cold_rows(metrics)
     return (
         f'<section><h2>Items without events</h2><p class="note">{metrics["cold"]["items"]:,} items are known by their'
-        f" content alone. {escape(_count(metrics['cold']))} chose such an item; only those count as right.</p>"
+        f" content alone. {escape(count_of(metrics['cold']))} chose such an item; only those count as right.</p>"
         f"{_html_table(head, rows)}</section>"
     )
-
-
-def _bundle_rows(bundle: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["", "float", "bundle", "difference", "95 %"]]
-    for name, values in bundle["metrics"].items():
-        difference = value(values.get("difference"))
-        numbers = [_number(value(values.get(one)).mean) for one in ("float", "bundle")]
-        change = f"{difference.mean:+.5f}" if math.isfinite(difference.mean) else "–"
-        rows.append([name, *numbers, change, interval_text(difference, sign="+")])
-    return rows
 
 
 def _bundle(bundle: Mapping[str, Any] | None) -> str:
     if not bundle:
         return ""
-    facts = [f"{bundle['size_bytes'] / 1e6:.1f} MB" if "size_bytes" in bundle else "", _count(bundle)]
+    facts = [f"{bundle['size_bytes'] / 1e6:.1f} MB" if "size_bytes" in bundle else "", count_of(bundle)]
     facts += [f"{bundle[key]:.1%} of the first {key[8:]} are the same" for key in bundle if key.startswith("overlap@")]
-    head, *rows = _bundle_rows(bundle)
+    head, *rows = bundle_rows(bundle)
     return (
         '<section><h2>What ships: the bundle against the float model</h2><p class="note">The bundle is the small file'
         f" that runs on the device. {escape(', '.join(fact for fact in facts if fact))}.</p>"

@@ -18,8 +18,8 @@ from xrec_sdk.errors import DataError, UsageError
 from xrec_trainer import dataset
 from xrec_trainer.config import FitConfig
 from xrec_trainer.extras import missing
+from xrec_trainer.figures import left_aligned
 from xrec_trainer.fit import fit
-from xrec_trainer.report import left_aligned
 from xrec_trainer.run import claim, save_json
 from xrec_trainer.splits import check_can_choose, make_study
 
