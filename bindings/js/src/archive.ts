@@ -2,6 +2,7 @@
 
 import { crc32 } from "./crc32";
 import { BundleDamaged } from "./errors";
+import { isSame } from "./idTable";
 import { refuseLength, type Source } from "./source";
 import { decodeUtf8 } from "./utf8";
 
@@ -54,10 +55,6 @@ export class ZipSource implements Source {
 
 function malformed(message: string): never {
   throw new BundleDamaged("bundle.zip_malformed", `the zip can't be read: ${message}`);
-}
-
-function isSame(left: Uint8Array, right: Uint8Array): boolean {
-  return left.length === right.length && left.every((byte, at) => byte === right[at]);
 }
 
 function readDirectory(zip: Uint8Array, view: DataView): Member[] {

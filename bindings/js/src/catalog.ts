@@ -5,12 +5,10 @@
  */
 
 import { BundleDamaged } from "./errors";
-import { checkOffsets, words } from "./idTable";
-import { MAX_ITEMS } from "./manifest";
+import { checkOffsets, HEADER_BYTES, readHeader, words } from "./idTable";
 import { decodeUtf8 } from "./utf8";
 
 const MAX_CATEGORIES = 1_000_000;
-const HEADER_BYTES = 16;
 
 /** What the app shows of an item. */
 export type Entry = Readonly<Record<string, unknown>>;
@@ -24,12 +22,8 @@ export class Catalog {
   private readonly text: Uint8Array;
 
   constructor(bytes: Uint8Array) {
-    if (bytes.length < HEADER_BYTES) fail(`${bytes.length} bytes are less than its header`);
-    if (String.fromCharCode(...bytes.subarray(0, 8)) !== "XRECCAT1") fail("it does not begin with XRECCAT1");
-    const [count, categoryCount] = words(bytes, 8, 2);
-    if (count < 1 || count > MAX_ITEMS || categoryCount > MAX_CATEGORIES) {
-      fail(`it says ${count} items in ${categoryCount} categories`);
-    }
+    const [count, categoryCount] = readHeader(bytes, "XRECCAT1", fail);
+    if (categoryCount > MAX_CATEGORIES) fail(`it says ${categoryCount} categories`);
     const offsetsAt = HEADER_BYTES + 4 * count;
     const textAt = offsetsAt + 4 * (count + categoryCount + 1);
     if (bytes.length < textAt) fail(`${bytes.length} bytes, expected at least ${textAt}`);

@@ -1,34 +1,26 @@
 /** Make event ids: UUIDv7 (RFC 9562, section 5.7), which sort by the time they were made. */
 
-// An id is a time in milliseconds and 74 random bits, kept here as 12, 31 and 31 of them.
-let last = { ms: 0, high: 0, middle: 0, low: 0 };
+const MOST = 2 ** 42 - 1;
+
+// Of an id's 74 bits beside the time, 42 count on from a random number within a millisecond (RFC 9562, section 6.2).
+let last = { ms: 0, count: 0 };
 
 /** Return a new id that sorts after every id that this program has made. */
 export function newEventId(): string {
-  const random = randomWords();
-  const fresh = { ms: Date.now(), high: random[0] & 0xfff, middle: random[1] >>> 1, low: random[2] >>> 1 };
+  const [high, middle, low] = randomWords();
+  const fresh = { ms: Date.now(), count: (high & 0xfff) * 2 ** 30 + (middle >>> 2) };
   // A clock that stands still or steps back must not break the order.
-  last = isAfter(fresh, last) ? fresh : next(last);
-  const time = hex(last.ms, 12);
-  const bits = hex(2 ** 31 + (last.middle >>> 1), 8) + hex((last.middle & 1) * 2 ** 31 + last.low, 8);
-  const digits = `${time}7${hex(last.high, 3)}${bits}`;
-  return [digits.slice(0, 8), digits.slice(8, 12), digits.slice(12, 16), digits.slice(16, 20), digits.slice(20)].join("-");
+  last = fresh.ms > last.ms ? fresh : next(last);
+  const count = hex(Math.floor(last.count / 2 ** 30), 3) + hex(2 ** 31 + (last.count % 2 ** 30), 8);
+  return `${hex(last.ms, 12)}7${count}${hex(low, 8)}`.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+function next({ ms, count }: typeof last): typeof last {
+  return count < MOST ? { ms, count: count + 1 } : { ms: ms + 1, count: 0 };
 }
 
 function hex(value: number, digits: number): string {
   return value.toString(16).padStart(digits, "0");
-}
-
-function isAfter(left: typeof last, right: typeof last): boolean {
-  if (left.ms !== right.ms) return left.ms > right.ms;
-  if (left.high !== right.high) return left.high > right.high;
-  return left.middle !== right.middle ? left.middle > right.middle : left.low > right.low;
-}
-
-function next({ ms, high, middle, low }: typeof last): typeof last {
-  if (low < 2 ** 31 - 1) return { ms, high, middle, low: low + 1 };
-  if (middle < 2 ** 31 - 1) return { ms, high, middle: middle + 1, low: 0 };
-  return high < 0xfff ? { ms, high: high + 1, middle: 0, low: 0 } : { ms: ms + 1, high: 0, middle: 0, low: 0 };
 }
 
 function randomWords(): Uint32Array {

@@ -10,7 +10,21 @@ import { MAX_ITEMS } from "./manifest";
 import { decodeUtf8, encodeUtf8, hasLoneSurrogate } from "./utf8";
 
 const MAX_ID_BYTES = 512;
-const HEADER_BYTES = 16;
+export const HEADER_BYTES = 16;
+
+/** Return the two numbers that follow the eight letters at the head of a table, of which the first counts its items. */
+export function readHeader(bytes: Uint8Array, letters: string, fail: (message: string) => never): [number, number] {
+  const isTable = bytes.length >= HEADER_BYTES && String.fromCharCode(...bytes.subarray(0, 8)) === letters;
+  if (!isTable) fail(`its ${bytes.length} bytes do not begin with ${letters}`);
+  const [count, other] = words(bytes, 8, 2);
+  if (count < 1 || count > MAX_ITEMS) fail(`it says ${count} items`);
+  return [count, other];
+}
+
+/** Return whether bytes are equal. */
+export function isSame(left: Uint8Array, right: Uint8Array): boolean {
+  return left.length === right.length && left.every((byte, at) => byte === right[at]);
+}
 
 /** Return the bytes as little-endian words: in place where they lie at a multiple of four. */
 export function words(bytes: Uint8Array, offset: number, count: number): Uint32Array {
@@ -42,10 +56,7 @@ export class IdTable {
   private readonly text: Uint8Array;
 
   constructor(bytes: Uint8Array) {
-    if (bytes.length < HEADER_BYTES) fail(`${bytes.length} bytes are less than its header`);
-    if (String.fromCharCode(...bytes.subarray(0, 8)) !== "XRECIDS1") fail("it does not begin with XRECIDS1");
-    const [count, slotCount] = words(bytes, 8, 2);
-    if (count < 1 || count > MAX_ITEMS) fail(`it says ${count} items`);
+    const [count, slotCount] = readHeader(bytes, "XRECIDS1", fail);
     if (slotCount & (slotCount - 1) || slotCount < 2 * count || slotCount > 8 * MAX_ITEMS) {
       fail(`it says ${slotCount} slots for ${count} items`);
     }
@@ -70,21 +81,19 @@ export class IdTable {
     const mask = this.slots.length - 1;
     // Opening proved that at least half the slots are empty, so that the walk ends.
     for (let slot = crc32(wanted) & mask; this.slots[slot] !== 0; slot = (slot + 1) & mask) {
-      if (this.isAt(this.slots[slot] - 1, wanted)) return this.slots[slot] - 1;
+      const row = this.slots[slot] - 1;
+      if (isSame(this.idBytes(row), wanted)) return row;
     }
     return -1;
   }
 
   /** Return the id of a row from 0 to N - 1. */
   itemId(row: number): string {
-    return decodeUtf8(this.text.subarray(this.offsets[row], this.offsets[row + 1]));
+    return decodeUtf8(this.idBytes(row));
   }
 
-  private isAt(row: number, wanted: Uint8Array): boolean {
-    const at = this.offsets[row];
-    if (this.offsets[row + 1] - at !== wanted.length) return false;
-    for (let place = 0; place < wanted.length; place++) if (this.text[at + place] !== wanted[place]) return false;
-    return true;
+  private idBytes(row: number): Uint8Array {
+    return this.text.subarray(this.offsets[row], this.offsets[row + 1]);
   }
 
   private checkSlots(): void {

@@ -44,7 +44,7 @@ async function fetchBytes(url: string, name: string, maxBytes: number, missing: 
 async function readBounded(response: Response, name: string, maxBytes: number): Promise<Uint8Array> {
   if (!response.body) return new Uint8Array(await response.arrayBuffer());
   const reader = response.body.getReader();
-  const parts: Uint8Array[] = [];
+  const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
   for (let next = await reader.read(); !next.done; next = await reader.read()) {
     length += next.value.length;
@@ -52,11 +52,5 @@ async function readBounded(response: Response, name: string, maxBytes: number): 
     refuseLength(name, length, maxBytes);
     parts.push(next.value);
   }
-  const whole = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
 }

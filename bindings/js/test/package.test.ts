@@ -97,6 +97,18 @@ test("the README's map says of each file what its first sentence says", () => {
   }
 });
 
+test.each(["browser", "node", "core"])("what an app pays for %s stays within its bound", async (entry) => {
+  // A script without types: it runs alone too.
+  const { LIMITS, sizeOf } = (await import(new URL("../bench/sizes.mjs", import.meta.url).href)) as {
+    LIMITS: Record<string, number>;
+    sizeOf(entry: string): Promise<{ first: number; later: number }>;
+  };
+  const { first, later } = await sizeOf(entry);
+  expect(first).toBeGreaterThan(5_000);
+  expect(first).toBeLessThanOrEqual(LIMITS[entry]);
+  expect(later).toBeLessThan(9_000);
+}, 60_000);
+
 test("publint finds nothing", async () => {
   const { messages } = await publint({ pkgDir: PACKAGE, strict: true });
   expect(messages).toEqual([]);

@@ -27,118 +27,66 @@ export interface Graph {
   readonly outputs: readonly string[];
 }
 
+/** A message's fields by their numbers. */
+type Message = ReadonlyMap<number, readonly Field[]>;
+
 /** Return the graph in a model's bytes; throw Error where they aren't one that can be understood. */
 export function readModel(model: Uint8Array, items: Uint8Array): Graph {
-  let [graph, opset]: [Uint8Array | null, number] = [null, 0];
-  for (const field of fieldsOf(model)) {
-    if (field.number === 7) graph = bytesOf(field);
-    if (field.number === 8) {
-      const version = readOpset(bytesOf(field));
-      if (version.domain !== "") throw new Error(`it needs operators of ${version.domain}`);
-      opset = version.value;
-    }
-  }
-  if (!graph) throw new Error("it holds no graph");
-  return readGraph(graph, opset, items);
+  const message = read(model);
+  const versions = allOf(message, 8).map(readInner);
+  versions.forEach((version) => demandStandard(textOf(version, 1)));
+  return readGraph(readInner(oneOf(message, 7)), versions.length ? numberOf(versions[0], 2) : 0, items);
 }
 
-function readOpset(bytes: Uint8Array): { domain: string; value: number } {
-  let [domain, value] = ["", 0];
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) domain = textOf(field);
-    if (field.number === 2) value = field.value;
-  }
-  return { domain, value };
+function demandStandard(domain: string): void {
+  if (domain !== "") throw new Error(`it needs operators of ${domain}`);
 }
 
-function readGraph(bytes: Uint8Array, opset: number, items: Uint8Array): Graph {
-  const nodes: Node[] = [];
+function readGraph(message: Message, opset: number, items: Uint8Array): Graph {
   const constants = new Map<string, Tensor>();
   const external = new Set<string>();
-  const [inputs, outputs]: [string[], string[]] = [[], []];
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) nodes.push(readNode(bytesOf(field)));
-    if (field.number === 5) {
-      const { name, tensor, isExternal } = readTensor(bytesOf(field), items);
-      constants.set(name, tensor);
-      if (isExternal) external.add(name);
-    }
-    if (field.number === 11) inputs.push(readName(bytesOf(field)));
-    if (field.number === 12) outputs.push(readName(bytesOf(field)));
+  for (const field of allOf(message, 5)) {
+    const tensor = readInner(field);
+    const [name, isExternal] = [textOf(tensor, 8), numberOf(tensor, 14) === EXTERNAL];
+    constants.set(name, readTensor(tensor, name, isExternal ? externalBytes(tensor, items) : null));
+    if (isExternal) external.add(name);
   }
-  return { opset, nodes, constants, external, inputs, outputs };
+  const names = (number: number) => allOf(message, number).map((field) => textOf(readInner(field), 1));
+  return { opset, nodes: allOf(message, 1).map(readNode), constants, external, inputs: names(11), outputs: names(12) };
 }
 
-function readName(bytes: Uint8Array): string {
-  for (const field of fieldsOf(bytes)) if (field.number === 1) return textOf(field);
-  throw new Error("an input or output has no name");
+function readNode(field: Field): Node {
+  const node = readInner(field);
+  demandStandard(textOf(node, 7));
+  const attributes = new Map(allOf(node, 5).map(readAttribute));
+  const texts = (number: number) => allOf(node, number).map((one) => decodeUtf8(bytesOf(one)));
+  return { operator: textOf(node, 4), inputs: texts(1), outputs: texts(2), attributes };
 }
 
-function readNode(bytes: Uint8Array): Node {
-  let operator = "";
-  const [inputs, outputs]: [string[], string[]] = [[], []];
-  const attributes = new Map<string, Attribute>();
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) inputs.push(textOf(field));
-    if (field.number === 2) outputs.push(textOf(field));
-    if (field.number === 4) operator = textOf(field);
-    if (field.number === 5) attributes.set(...readAttribute(bytesOf(field)));
-    if (field.number === 7 && textOf(field) !== "") throw new Error(`it needs operators of ${textOf(field)}`);
-  }
-  return { operator, inputs, outputs, attributes };
+function readAttribute(field: Field): [string, Attribute] {
+  const attribute = readInner(field);
+  const [number] = [...allOf(attribute, 2), ...allOf(attribute, 3)];
+  const value = number ? number.value : attribute.has(4) ? textOf(attribute, 4) : allOf(attribute, 8).flatMap(varintsOf);
+  return [textOf(attribute, 1), value];
 }
 
-function readAttribute(bytes: Uint8Array): [string, Attribute] {
-  let name = "";
-  let value: Attribute | null = null;
-  const list: number[] = [];
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) name = textOf(field);
-    if (field.number === 2 || field.number === 3) value = field.value;
-    if (field.number === 4) value = textOf(field);
-    if (field.number === 8) list.push(...varintsOf(field));
-  }
-  return [name, value ?? list];
-}
-
-function readTensor(bytes: Uint8Array, items: Uint8Array): { name: string; tensor: Tensor; isExternal: boolean } {
-  const dims: number[] = [];
-  const listed: number[] = [];
-  const place = new Map<string, string>();
-  let [type, name, location]: [number, string, number] = [0, "", 0];
-  let raw: Uint8Array | null = null;
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) dims.push(...varintsOf(field).map((size) => size | 0)); // see dimsOf
-    if (field.number === 2) type = field.value;
-    if (field.number === 4) listed.push(...floatsOf(field));
-    if (field.number === 5 || field.number === 7) listed.push(...varintsOf(field));
-    if (field.number === 8) name = textOf(field);
-    if (field.number === 9) raw = bytesOf(field);
-    if (field.number === 13) place.set(...readEntry(bytesOf(field)));
-    if (field.number === 14) location = field.value;
-  }
+function readTensor(message: Message, name: string, external: Uint8Array | null): Tensor {
+  const dims = allOf(message, 1).flatMap(varintsOf).map((size) => size | 0); // see dimsOf
+  const type = numberOf(message, 2);
   if (!isType(type)) throw new Error(`tensor ${name} has element type ${type}`);
-  const isExternal = location === EXTERNAL;
-  if (isExternal) raw = externalBytes(place, items);
+  const raw = external ?? (message.has(9) ? bytesOf(oneOf(message, 9)) : null);
+  const listed = [...allOf(message, 4).flatMap(floatsOf), ...[5, 7].flatMap((number) => allOf(message, number).flatMap(varintsOf))];
   const data = raw ? dataOf(type, raw) : Object.assign(zeros(type, [listed.length]).data, listed);
   if (data.length !== sizeOf(dims)) throw new Error(`tensor ${name} has ${data.length} elements, shape ${dims.join()}`);
-  return { name, tensor: { type, dims, data }, isExternal };
+  return { type, dims, data };
 }
 
-function externalBytes(place: ReadonlyMap<string, string>, items: Uint8Array): Uint8Array {
+function externalBytes(message: Message, items: Uint8Array): Uint8Array {
+  const place = new Map(allOf(message, 13).map(readInner).map((entry) => [textOf(entry, 1), textOf(entry, 2)]));
   const [offset, length] = [Number(place.get("offset") ?? 0), Number(place.get("length"))];
   const isInside = place.get("location") === "items.bin" && offset >= 0 && length >= 0 && offset + length <= items.length;
   if (!isInside) throw new Error("external data lie outside items.bin");
   return items.subarray(offset, offset + length);
-}
-
-function readEntry(bytes: Uint8Array): [string, string] {
-  let [key, value] = ["", ""];
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) key = textOf(field);
-    if (field.number === 2) value = textOf(field);
-  }
-  return [key, value];
 }
 
 function dataOf(type: Type, raw: Uint8Array): Data {
@@ -161,11 +109,40 @@ function floatsOf(field: Field): number[] {
   return Array.from(dataOf(Type.float, field.bytes));
 }
 
+function read(bytes: Uint8Array): Message {
+  const message = new Map<number, Field[]>();
+  for (const field of fieldsOf(bytes)) {
+    const before = message.get(field.number);
+    if (before) before.push(field);
+    else message.set(field.number, [field]);
+  }
+  return message;
+}
+
+function readInner(field: Field): Message {
+  return read(bytesOf(field));
+}
+
+function allOf(message: Message, number: number): readonly Field[] {
+  return message.get(number) ?? [];
+}
+
+/** The last field of a number: it is the one that counts, where only one is meant. */
+function oneOf(message: Message, number: number): Field {
+  const field = allOf(message, number).at(-1);
+  if (!field) throw new Error(`field ${number} is missing`);
+  return field;
+}
+
+function numberOf(message: Message, number: number): number {
+  return message.has(number) ? oneOf(message, number).value : 0;
+}
+
+function textOf(message: Message, number: number): string {
+  return message.has(number) ? decodeUtf8(bytesOf(oneOf(message, number))) : "";
+}
+
 function bytesOf(field: Field): Uint8Array {
   if (!field.bytes) throw new Error(`field ${field.number} holds a number`);
   return field.bytes;
-}
-
-function textOf(field: Field): string {
-  return decodeUtf8(bytesOf(field));
 }

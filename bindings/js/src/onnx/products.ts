@@ -2,8 +2,10 @@
 
 // M rows, K inner, N columns
 
-import { broadcastDims, broadcastStrides, Type, zeros, type Tensor } from "./tensor";
+import { binary } from "./elementwise";
+import { broadcastDims, broadcastStrides, demand, Type, zeros, type Tensor } from "./tensor";
 import { transpose } from "./shapes";
+
 
 /**
  * Add the product of (M, K) and the transpose of (N, K) to `out` (M, N). Sums run in doubles, two rows by four columns at a
@@ -72,27 +74,23 @@ function addUpTo(out: Float32Array, at: number, count: number, a: number, b: num
 /** Multiply stacks of matrices: (..., M, K) and (..., K, N) -> (..., M, N), or vectors as ONNX's MatMul has them. */
 export function matMul(a: Tensor, b: Tensor): Tensor {
   const [aDims, bDims] = [a.dims.length === 1 ? [1, ...a.dims] : a.dims, b.dims.length === 1 ? [...b.dims, 1] : b.dims];
-  const [aRank, bRank] = [aDims.length, bDims.length];
-  const [m, k, n] = [aDims[aRank - 2], aDims[aRank - 1], bDims[bRank - 1]];
-  if (a.type !== Type.float || b.type !== Type.float || bDims[bRank - 2] !== k) throw new Error("matrices don't fit");
-  const turned = lastTwoTurned({ ...b, dims: bDims });
-  const [aStack, bStack] = [aDims.slice(0, -2), bDims.slice(0, -2)];
+  const out = product({ ...a, dims: aDims }, lastTwoTurned({ ...b, dims: bDims }));
+  const [m, n] = out.dims.slice(-2);
+  return { ...out, dims: [...out.dims.slice(0, -2), ...(a.dims.length === 1 ? [] : [m]), ...(b.dims.length === 1 ? [] : [n])] };
+}
+
+/** Multiply stacks of matrices, (..., M, K) and the transposes of (..., N, K) -> (..., M, N). */
+function product(a: Tensor, turned: Tensor): Tensor {
+  const [m, k] = a.dims.slice(-2);
+  const n = turned.dims[turned.dims.length - 2];
+  demand(a.type === Type.float && turned.type === Type.float && turned.dims.at(-1) === k);
+  const [aStack, bStack] = [a.dims.slice(0, -2), turned.dims.slice(0, -2)];
   const stack = broadcastDims(aStack, bStack);
   const [aPlaces, bPlaces] = [placesOf(aStack, stack), placesOf(bStack, stack)];
   const out = zeros(Type.float, [...stack, m, n]);
-  aPlaces.forEach((aPlace, place) => {
-    addProduct(
-      out.data as Float32Array,
-      place * m * n,
-      a.data as Float32Array,
-      aPlace * m * k,
-      turned.data as Float32Array,
-      bPlaces[place] * n * k,
-      [m, k, n],
-    );
-  });
-  const dims = [...stack, ...(a.dims.length === 1 ? [] : [m]), ...(b.dims.length === 1 ? [] : [n])];
-  return { ...out, dims };
+  const [sums, left, right] = [out, a, turned].map(({ data }) => data as Float32Array);
+  aPlaces.forEach((aPlace, place) => addProduct(sums, place * m * n, left, aPlace * m * k, right, bPlaces[place] * n * k, [m, k, n]));
+  return out;
 }
 
 function lastTwoTurned(x: Tensor): Tensor {
@@ -119,24 +117,10 @@ export function gemm(
   c: Tensor | null,
   { alpha, beta, turnA, turnB }: { alpha: number; beta: number; turnA: boolean; turnB: boolean },
 ): Tensor {
-  const left = turnA ? lastTwoTurned(a) : a;
-  const right = turnB ? b : lastTwoTurned(b); // (N, K)
-  const [m, k] = left.dims;
-  const n = right.dims[0];
-  if (left.dims.length !== 2 || right.dims.length !== 2 || right.dims[1] !== k) throw new Error("matrices don't fit");
-  const out = zeros(Type.float, [m, n]);
-  const data = out.data as Float32Array;
-  addProduct(data, 0, left.data as Float32Array, 0, right.data as Float32Array, 0, [m, k, n]);
-  if (alpha !== 1) for (let at = 0; at < data.length; at++) data[at] *= alpha;
-  if (c) {
-    const [rowStep, columnStep] = broadcastStrides(c.dims, [m, n]);
-    for (let row = 0; row < m; row++) {
-      for (let column = 0; column < n; column++) {
-        data[row * n + column] += beta * c.data[row * rowStep + column * columnStep];
-      }
-    }
-  }
-  return out;
+  const [add, multiply] = [binary("Add"), binary("Mul")];
+  const scaled = (x: Tensor, by: number) => (by === 1 ? x : multiply(x, { type: Type.float, dims: [], data: Float32Array.of(by) }));
+  const out = scaled(product(turnA ? lastTwoTurned(a) : a, turnB ? b : lastTwoTurned(b)), alpha);
+  return c ? add(out, scaled(c, beta)) : out;
 }
 
 /** Multiply (M, K) uint8 or int8 by int8 (..., K, N) -> int32 (..., M, N), without zero points. */
@@ -144,7 +128,7 @@ export function matMulInteger(a: Tensor, b: Tensor): Tensor {
   const rank = b.dims.length;
   const [m, k] = a.dims;
   const n = b.dims[rank - 1];
-  if (a.dims.length !== 2 || rank < 2 || b.dims[rank - 2] !== k || b.type !== Type.int8) throw new Error("matrices don't fit");
+  demand(a.dims.length === 2 && rank >= 2 && b.dims[rank - 2] === k && b.type === Type.int8);
   const out = zeros(Type.int32, [...b.dims.slice(0, -2), m, n]);
   const [table, sums] = [b.data as Int8Array, out.data as Int32Array];
   const matrices = table.length / (k * n);

@@ -48,19 +48,15 @@ export function varintsOf(field: Field): number[] {
   return values;
 }
 
-/** An int64: exact to 2^53, the nearest double beyond. */
+/** An int64, which is exact to 2^53 either way; one below zero takes ten bytes, the last of which is 1. */
 function readVarint(bytes: Uint8Array, from: number): { value: number; next: number } {
-  let [low, high] = [0, 0];
-  for (let place = 0; place < 10; place++) {
-    if (from + place >= bytes.length) throw new Error("a varint is cut");
-    const byte = bytes[from + place];
-    const bits = byte & 0x7f;
-    if (place < 4) low += bits * 2 ** (7 * place);
-    else if (place === 4) {
-      low += (bits & 0xf) * 2 ** 28;
-      high += bits >>> 4;
-    } else high += bits * 2 ** (7 * place - 32);
-    if (byte < 0x80) return { value: (high | 0) * 2 ** 32 + low, next: from + place + 1 };
+  let [value, complement, scale] = [0, 0, 1];
+  for (let at = from; at < bytes.length && at < from + 10; at++, scale *= 128) {
+    const bits = bytes[at] & 0x7f;
+    if (scale === 2 ** 63 && bytes[at] === 1) return { value: -complement - 1, next: at + 1 };
+    value += bits * scale;
+    complement += (0x7f - bits) * scale;
+    if (bytes[at] < 0x80) return { value, next: at + 1 };
   }
-  throw new Error("a varint is longer than ten bytes");
+  throw new Error("a varint is cut, or longer than ten bytes");
 }

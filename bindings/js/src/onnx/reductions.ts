@@ -1,7 +1,7 @@
 /** Operators that read a whole axis: sums, maxima, norms, the best k. */
 
 import { transpose } from "./shapes";
-import { axisOf, sizeOf, Type, zeros, type Data, type Tensor } from "./tensor";
+import { axisOf, demand, sizeOf, Type, zeros, type Data, type Tensor } from "./tensor";
 
 const MOST_INSERTED = 512;
 
@@ -65,7 +65,7 @@ export function cumSum(x: Tensor, axis: number): Tensor {
 /** Return e^x over its sum along the last axis. */
 export function softmax(x: Tensor, axis: number): Tensor {
   const out = zeros(Type.float, x.dims);
-  const size = x.dims[lastAxis("Softmax", x, axis)];
+  const size = x.dims[lastAxis(x, axis)];
   for (let from = 0; from < x.data.length; from += size) {
     let most = -Infinity;
     for (let i = from; i < from + size; i++) if (x.data[i] > most) most = x.data[i];
@@ -79,7 +79,7 @@ export function softmax(x: Tensor, axis: number): Tensor {
 /** Normalize the last axis to mean 0 and variance 1, then scale and shift (Ba et al., 2016). */
 export function layerNorm(x: Tensor, scale: Tensor, shift: Tensor | null, axis: number, epsilon: number): Tensor {
   const out = zeros(Type.float, x.dims);
-  const size = x.dims[lastAxis("LayerNormalization", x, axis)];
+  const size = x.dims[lastAxis(x, axis)];
   for (let from = 0; from < x.data.length; from += size) {
     let [sum, squares] = [0, 0];
     for (let i = from; i < from + size; i++) sum += x.data[i];
@@ -93,16 +93,15 @@ export function layerNorm(x: Tensor, scale: Tensor, shift: Tensor | null, axis: 
   return out;
 }
 
-function lastAxis(operator: string, x: Tensor, axis: number): number {
+function lastAxis(x: Tensor, axis: number): number {
   const place = axisOf(axis, x.dims.length);
-  if (place !== x.dims.length - 1) throw new Error(`${operator} along another axis than the last`);
+  demand(place === x.dims.length - 1);
   return place;
 }
 
 /** Return the best `k` of (N,), sorted, and where they stand; equal values come by lower place. */
 export function topK(x: Tensor, k: number, axis: number, isLargest: boolean): [Tensor, Tensor] {
-  if (x.dims.length !== 1 || axisOf(axis, 1) !== 0) throw new Error("TopK of more than one axis");
-  if (!(Number.isInteger(k) && k >= 0 && k <= x.data.length)) throw new Error(`the best ${k} of ${x.data.length}`);
+  demand(x.dims.length === 1 && axisOf(axis, 1) === 0 && Number.isInteger(k) && k >= 0 && k <= x.data.length);
   const places = k <= MOST_INSERTED && k < x.data.length / 2 ? insertBest(x.data, k, isLargest) : sortBest(x.data, k, isLargest);
   const values = zeros(x.type, [k]);
   for (let at = 0; at < k; at++) values.data[at] = x.data[places[at]];
@@ -131,13 +130,8 @@ function insertBest(data: Data, k: number, isLargest: boolean): Float64Array {
 }
 
 function sortBest(data: Data, k: number, isLargest: boolean): Float64Array {
-  const places = Float64Array.from(data.keys());
-  const byPlace = (a: number, b: number) => a - b;
-  places.sort(isLargest ? (a, b) => order(data[b], data[a]) || byPlace(a, b) : (a, b) => order(data[a], data[b]) || byPlace(a, b));
-  return places.subarray(0, k);
-}
-
-/** The difference of two infinities is not a number. */
-function order(left: number, right: number): number {
-  return left === right ? 0 : left - right;
+  const sign = isLargest ? 1 : -1;
+  // The difference of two infinities is not a number.
+  const order = (a: number, b: number) => (data[a] === data[b] ? a - b : sign * (data[b] - data[a]));
+  return Float64Array.from(data.keys()).sort(order).subarray(0, k);
 }

@@ -2,13 +2,14 @@
 
 // B histories, C and O channels in and out, L places, K places of a window, H hidden
 
+import { sigmoid } from "./elementwise";
 import { addProduct } from "./products";
-import { sizeOf, stridesOf, Type, zeros, type Data, type Tensor } from "./tensor";
+import { demand, placeOf, sizeOf, stridesOf, Type, zeros, type Data, type Tensor } from "./tensor";
 
 /** Put `value` before and after the elements along each axis; `pads` are all begins, then all ends. */
 export function pad(x: Tensor, pads: Data, value: number): Tensor {
   const rank = x.dims.length;
-  if (pads.length !== 2 * rank || pads.some((count) => count < 0)) throw new Error("Pad that cuts, or of some axes");
+  demand(pads.length === 2 * rank && pads.every((count) => count >= 0));
   const out = zeros(x.type, x.dims.map((size, axis) => (size + pads[axis] + pads[rank + axis]) | 0));
   out.data.fill(value);
   const [from, to] = [stridesOf(x.dims), stridesOf(out.dims)];
@@ -24,7 +25,7 @@ export function pad(x: Tensor, pads: Data, value: number): Tensor {
 /** Slide O windows of K places over (B, C, L) -> (B, O, L - K + 1). */
 export function convolve(x: Tensor, weights: Tensor, bias: Tensor | null): Tensor {
   const [[batch, channels, length], [outputs, inputs, window]] = [x.dims, weights.dims];
-  if (x.dims.length !== 3 || inputs !== channels) throw new Error("Conv of more than one axis, or in groups");
+  demand(x.dims.length === 3 && inputs === channels);
   const places = length - window + 1;
   const out = zeros(Type.float, [batch, outputs, places]);
   for (let row = 0; row < batch * outputs; row++) {
@@ -83,10 +84,6 @@ export function gru(x: Tensor, input: Tensor, hidden: Tensor, bias: Tensor | nul
   return [states, { type: Type.float, dims: [1, batch, size], data: state }];
 }
 
-function sigmoid(x: number): number {
-  return 1 / (1 + Math.exp(-x));
-}
-
 /** Take elements, or rows, by whole indices: (..., Q) over the first Q axes (ONNX's GatherND without batches). */
 export function gatherEach(x: Tensor, indices: Tensor): Tensor {
   const count = indices.dims[indices.dims.length - 1];
@@ -94,11 +91,7 @@ export function gatherEach(x: Tensor, indices: Tensor): Tensor {
   const out = zeros(x.type, [...indices.dims.slice(0, -1), ...x.dims.slice(count)]);
   for (let at = 0, place = 0; at < indices.data.length; at += count, place += inner) {
     let from = 0;
-    for (let axis = 0; axis < count; axis++) {
-      const index = indices.data[at + axis] < 0 ? indices.data[at + axis] + x.dims[axis] : indices.data[at + axis];
-      if (!(index >= 0 && index < x.dims[axis])) throw new Error(`index ${index} of ${x.dims[axis]}`);
-      from += index * strides[axis];
-    }
+    for (let axis = 0; axis < count; axis++) from += placeOf(indices.data[at + axis], x.dims[axis]) * strides[axis];
     out.data.set(x.data.subarray(from, from + inner), place);
   }
   return out;

@@ -1,6 +1,6 @@
 /** Operators that move elements and change none. */
 
-import { axisOf, sizeOf, stridesOf, Type, zeros, type Data, type Tensor } from "./tensor";
+import { axisOf, demand, placeOf, sizeOf, stridesOf, Type, zeros, type Data, type Tensor } from "./tensor";
 
 /** Return a tensor of whole numbers. */
 export function int64(values: readonly number[], dims: readonly number[] = [values.length]): Tensor {
@@ -20,9 +20,7 @@ export function reshape(x: Tensor, shape: Data, allowsZero: boolean): Tensor {
     dims[open] = 1;
     dims[open] = x.data.length / sizeOf(dims); // not a whole number, where the elements don't fit
   }
-  if (!dims.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(dims) !== x.data.length) {
-    throw new Error(`${x.data.length} elements don't fit the shape ${dims.join()}`);
-  }
+  demand(dims.every((size) => Number.isInteger(size) && size >= 0) && sizeOf(dims) === x.data.length);
   return { ...x, dims };
 }
 
@@ -38,7 +36,7 @@ export function unsqueeze(x: Tensor, axes: Data): Tensor {
 export function squeeze(x: Tensor, axes: Data | null): Tensor {
   const rank = x.dims.length;
   const gone = axes ? new Set(Array.from(axes, (axis) => axisOf(axis, rank))) : null;
-  if (gone && [...gone].some((axis) => x.dims[axis] !== 1)) throw new Error("an axis of more than one is squeezed");
+  demand(!gone || [...gone].every((axis) => x.dims[axis] === 1));
   return { ...x, dims: x.dims.filter((size, axis) => (gone ? !gone.has(axis) : size !== 1)) };
 }
 
@@ -128,9 +126,7 @@ export function gather(x: Tensor, indices: Tensor, axis: number): Tensor {
   const count = indices.data.length;
   for (let row = 0; row < outer; row++) {
     for (let at = 0; at < count; at++) {
-      const index = indices.data[at] < 0 ? indices.data[at] + size : indices.data[at];
-      if (!(index >= 0 && index < size)) throw new Error(`index ${indices.data[at]} of ${size}`);
-      const [from, to] = [(row * size + index) * inner, (row * count + at) * inner];
+      const [from, to] = [(row * size + placeOf(indices.data[at], size)) * inner, (row * count + at) * inner];
       for (let i = 0; i < inner; i++) out.data[to + i] = x.data[from + i];
     }
   }
@@ -139,11 +135,9 @@ export function gather(x: Tensor, indices: Tensor, axis: number): Tensor {
 
 /** Return a copy of (N,) with `updates` put, or added, at `indices`. */
 export function scatter(x: Tensor, indices: Tensor, updates: Tensor, isAdded: boolean): Tensor {
-  const size = x.data.length;
   const data = x.data.slice();
   for (let at = 0; at < indices.data.length; at++) {
-    const index = indices.data[at] < 0 ? indices.data[at] + size : indices.data[at];
-    if (!(index >= 0 && index < size)) throw new Error(`index ${indices.data[at]} of ${size}`);
+    const index = placeOf(indices.data[at], data.length);
     data[index] = isAdded ? data[index] + updates.data[at] : updates.data[at];
   }
   return { ...x, data };

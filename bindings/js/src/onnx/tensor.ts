@@ -3,8 +3,14 @@
 const MAX_ELEMENTS = 2 ** 27;
 
 /** ONNX's numbers of the element types that are understood. */
-export const Type = { float: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9 } as const;
-export type Type = (typeof Type)[keyof typeof Type];
+export enum Type {
+  float = 1,
+  uint8 = 2,
+  int8 = 3,
+  int32 = 6,
+  int64 = 7,
+  bool = 9,
+}
 
 export type Data = Float32Array | Uint8Array | Int8Array | Int32Array | Float64Array;
 
@@ -23,9 +29,14 @@ const ARRAYS: Readonly<Record<Type, new (length: number) => Data>> = {
   [Type.bool]: Uint8Array,
 };
 
+/** Throw unless the engine has an operator in the form that is asked for; what calls names the operator and the shapes. */
+export function demand(isKnown: boolean): asserts isKnown {
+  if (!isKnown) throw new Error("the engine has no such form of it");
+}
+
 /** Return zeros of a type and shape; throw where they are more than any graph of ours makes. */
 export function zeros(type: Type, dims: readonly number[]): Tensor {
-  if (sizeOf(dims) > MAX_ELEMENTS) throw new Error(`a tensor of shape ${dims.join()}`);
+  demand(sizeOf(dims) <= MAX_ELEMENTS);
   return { type, dims, data: new ARRAYS[type](sizeOf(dims)) };
 }
 
@@ -41,15 +52,17 @@ export function isType(type: number): type is Type {
   return type in ARRAYS;
 }
 
-/** Return whether elements are whole numbers. */
-export function isWhole(type: Type): boolean {
-  return type !== Type.float;
-}
-
 /** Return the axis counted from the front; throw where there is none. */
 export function axisOf(axis: number, rank: number): number {
   const place = axis < 0 ? axis + rank : axis;
-  if (!Number.isInteger(place) || place < 0 || place >= Math.max(rank, 1)) throw new Error(`axis ${axis} of ${rank}`);
+  demand(Number.isInteger(place) && place >= 0 && place < Math.max(rank, 1));
+  return place;
+}
+
+/** Return an index that may count from the end; throw where there is none. */
+export function placeOf(index: number, size: number): number {
+  const place = index < 0 ? index + size : index;
+  if (!(place >= 0 && place < size)) throw new Error(`index ${index} of ${size}`);
   return place;
 }
 
@@ -69,7 +82,7 @@ export function broadcastDims(...shapes: readonly (readonly number[])[]): number
   const rank = Math.max(...shapes.map((dims) => dims.length));
   return Array.from({ length: rank }, (_, axis) => {
     const sizes = shapes.map((dims) => dims[axis - rank + dims.length] ?? 1).filter((size) => size !== 1);
-    if (sizes.some((size) => size !== sizes[0])) throw new Error(`shapes ${shapes.join(" and ")} don't fit`);
+    demand(sizes.every((size) => size === sizes[0]));
     return sizes[0] ?? 1;
   });
 }
