@@ -1,0 +1,124 @@
+"""How long xrec trains until it is as good as RecTools' SASRec is at its end: the same file, machine and threads.
+
+    XREC_DATA=... OMP_NUM_THREADS=1 python benchmarks/time_to_quality.py --peer-python peer/bin/python --out build/time
+
+Both train at once, each in its process with one thread, xrec with its defaults, the peer as benchmarks/peer_sasrec.py
+says, each until its own validation has not improved for ten epochs. Validation is the same: the last but one item of
+each of Beauty's users, among all items not seen in training. The seconds of xrec include its validation, those of the
+peer do not. CPU seconds are given beside the clock's, for a machine that does other work too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "amazon-beauty/Beauty.txt"
+EPOCH = re.compile(r"epoch +(\d+) .*validation NDCG@10 ([0-9.]+)")
+HEAD = "user,item,at\n"
+SOURCES = """\
+[[source]]
+name = "interactions"
+files = "events.csv"
+columns = { user_id = "user", item_id = "item", at = "at" }
+constants = { device = "pc", event = "purchase" }
+time_unit = "s"
+
+[clean]
+duplicates = "keep"
+"""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What had passed when an epoch ended: seconds of the clock and of the CPU."""
+
+    number: int
+    ndcg: float
+    wall_s: float
+    cpu_s: float
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def follow(command: list[str], epochs: list[Epoch], log: Path) -> None:
+    """Run a training and note each epoch; from ``trained`` to ``epoch`` is evaluation, and taken off."""
+    with log.open("w") as kept:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        start, evaluated, paused = time.monotonic(), (0.0, 0.0), None
+        assert process.stdout is not None
+        for line in process.stdout:
+            now = time.monotonic() - start, cpu_s(process.pid)
+            kept.write(line)
+            kept.flush()
+            if line.startswith("trained "):
+                paused = now
+            elif match := EPOCH.search(line):
+                if paused:
+                    evaluated = evaluated[0] + now[0] - paused[0], evaluated[1] + now[1] - paused[1]
+                    paused = None
+                wall, cpu = now[0] - evaluated[0], now[1] - evaluated[1]
+                epochs.append(Epoch(int(match[1]), float(match[2]), wall, cpu))
+        if process.wait():
+            raise SystemExit(f"{command[0]} ended with {process.returncode}; see {log}")
+
+
+def main() -> None:
+    """Run both and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    path = Path(os.environ["XREC_DATA"]) / FILE
+    with (out / "events.csv").open("w") as events:
+        events.write(HEAD)
+        for user, *items in map(str.split, path.read_text().splitlines()):
+            events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
+    (out / "sources.toml").write_text(SOURCES)
+    tool = str(Path(sys.executable).parent / "xrec-train")
+    subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)
+    peer = str(Path(__file__).with_name("peer_sasrec.py"))
+    fit = [tool, "fit", str(out / "data"), "--out", str(out / "run"), "--split", "leave-one-out"]
+    commands = {
+        "xrec": [*fit, "--setting", "filter_seen=true"],
+        "RecTools SASRec": [arguments.peer_python, peer, str(path)],
+    }
+    found: dict[str, list[Epoch]] = {name: [] for name in commands}
+    threads = [
+        threading.Thread(target=follow, args=(command, found[name], out / f"{name.split()[0]}.log"))
+        for name, command in commands.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (out / "epochs.json").write_text(json.dumps({name: [vars(one) for one in each] for name, each in found.items()}))
+    best = {name: max(epochs, key=lambda one: one.ndcg) for name, epochs in found.items()}
+    for name, one in best.items():
+        print(f"{name:16} best {one.ndcg:.4f} in epoch {one.number}: {one.wall_s:.0f} s, CPU {one.cpu_s:.0f} s")
+    goal = best["RecTools SASRec"]
+    reached = next((one for one in found["xrec"] if one.ndcg >= goal.ndcg), None)
+    if reached is None:
+        raise SystemExit("xrec did not reach the peer's validation NDCG@10")
+    print(
+        f"xrec reaches {goal.ndcg:.4f} in epoch {reached.number}: {reached.wall_s:.0f} s, CPU {reached.cpu_s:.0f} s;"
+        f" the peer took {goal.wall_s / reached.wall_s:.1f} times as long, CPU {goal.cpu_s / reached.cpu_s:.1f} times"
+    )
+
+
+if __name__ == "__main__":
+    main()
