@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -60,21 +60,20 @@ class SqliteStore:
     def __init__(
         self, path: Path, ledger: Path, bell: Bell, *, synchronous: Synchronous = "FULL", is_restoring: bool = False
     ) -> None:
-        self._open = ExitStack()
-        if not self._open.enter_context(try_lock(path.with_name(f"{path.name}.lock"))):
-            raise ServerError(
-                "server.database_in_use", f"another server has {path.name} open: stop it, or use PostgreSQL"
-            )
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "secure_delete=ON", "busy_timeout=10000"):
-            self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        migrate_sqlite(self._connection, "sqlite")
-        self._ledger = SqliteLedger(ledger)
-        if not is_restoring:
-            refuse_a_backup(self._ledger.mark(), self._mark(), has_profiles=bool(self._profiles("", 1)))
         self._bell = bell
         self._changed: set[str] = set()
         self._must_truncate = False
+        with ExitStack() as opened:
+            if not opened.enter_context(try_lock(path.with_name(f"{path.name}.lock"))):
+                raise ServerError("server.database_in_use", f"another server has {path.name} open: stop that one first")
+            try:
+                self._connection = opened.enter_context(closing(_connect(path, synchronous)))
+                self._ledger = opened.enter_context(closing(SqliteLedger(ledger)))
+                if not is_restoring:
+                    refuse_a_backup(self._ledger.mark(), self._mark(), has_profiles=bool(self._profiles("", 1)))
+            except (sqlite3.Error, OSError) as error:
+                raise ServerError("server.database", f"can't open {path} or {ledger}: {error}") from error
+            self._opened = opened.pop_all()
         self._writer = Writer(self)
 
     async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]) -> T:
@@ -93,9 +92,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Finish what was asked and close the files."""
         self._writer.close()
-        self._connection.close()
-        self._ledger.close()
-        self._open.close()
+        self._opened.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -197,6 +194,14 @@ class SqliteStore:
         self._must_truncate |= bool(writes.drop) or writes.purge_below_epoch is not None
         if writes.profile.head != loaded.profile.head:
             self._changed.add(profile)
+
+
+def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "secure_delete=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    migrate_sqlite(connection, "sqlite")
+    return connection
 
 
 def _row_queries(number: int, profile: Profile, need: Need) -> Iterable[tuple[str, tuple[Any, ...]]]:
