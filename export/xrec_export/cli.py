@@ -1,4 +1,4 @@
-"""The command line of the release engineer: keygen, build, verify, inspect."""
+"""The command line of the release engineer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from xrec_sdk.errors import XrecError
+from xrec_sdk.errors import GateError, XrecError
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -153,6 +153,81 @@ def inspect(bundle: Path, as_json: bool) -> None:
     from xrec_export.inspect import describe_bundle
 
     _print(describe_bundle(bundle), as_json)
+
+
+@main.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--key", multiple=True, help="A public key, ed25519:..., that must have signed both; else only hashes count."
+)
+@_JSON
+def diff(old: Path, new: Path, key: tuple[str, ...], as_json: bool) -> None:
+    """Show what changed from OLD to NEW: items, categories, sizes, model, vocabulary, what golden users get.
+
+    \b
+    Example:
+      xrec-export diff shop-6.xrec shop-7.xrec
+    """
+    from xrec_export.compare import compare
+
+    _print(compare(old, new, key), as_json)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", required=True, help="The public key, ed25519:...")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Threads of onnxruntime.")
+@click.option("--starts", default=5, show_default=True, type=click.IntRange(1), help="Fresh processes.")
+@click.option("--calls", default=500, show_default=True, type=click.IntRange(1), help="Calls of recommend(k=10).")
+@_JSON
+def bench(bundle: Path, key: str, threads: int, starts: int, calls: int, as_json: bool) -> None:
+    """Measure BUNDLE on this machine: cold start, recommend(k=10) again and after an event, memory.
+
+    \b
+    Example:
+      xrec-export bench shop.xrec --key ed25519:...
+    """
+    from xrec_export.speed import measure_speed
+
+    _print(asdict(measure_speed(bundle, key, threads=threads, starts=starts, calls=calls)), as_json)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key that keygen wrote.")
+@click.option("--trusted-key", multiple=True, help="A public key whose bundles may be signed anew besides one's own.")
+@_JSON
+def sign(bundle: Path, key: Path, trusted_key: tuple[str, ...], as_json: bool) -> None:
+    """Sign the folder BUNDLE, which is not signed yet or is one's own; one that does not verify is refused.
+
+    \b
+    Example:
+      xrec-export sign shop.xrec --key new.pem --trusted-key ed25519:...
+    """
+    from xrec_export.keys import read_key
+    from xrec_export.resign import sign_bundle
+
+    _print(sign_bundle(bundle, read_key(key), trusted_key), as_json)
+
+
+@main.command()
+@click.option("--key", type=click.Path(path_type=Path), help="The private key that will sign.")
+@click.option("--out", default=".", type=click.Path(path_type=Path), help="Where bundles will be written.")
+@_JSON
+def doctor(key: Path | None, out: Path, as_json: bool) -> None:
+    """Check that this machine can make a release: libraries, CPU, emulator, key, disk.
+
+    \b
+    Example:
+      xrec-export doctor --key release.pem
+    """
+    from xrec_export.doctor import examine
+
+    found = examine(key, out)
+    _print({one.name: asdict(one) if as_json else one.found for one in found}, as_json)
+    if wrong := [one.name for one in found if one.is_wrong]:
+        raise GateError("gate.doctor", f"no release can be made here before this is right: {', '.join(wrong)}")
 
 
 def _print(values: dict[str, object], as_json: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from xrec_sdk.errors import DataError, UsageError
-from xrec_sdk.signature import generate_key
+from xrec_sdk.signature import generate_key, sign
 
 
 def write_key(path: Path) -> str:
@@ -30,3 +31,8 @@ def read_key(path: Path) -> bytes:
     except OSError as cause:
         message = f"{path} can't be read: {cause.strerror}; make a key with: xrec-export keygen PATH"
         raise DataError("data.private_key", message) from cause
+
+
+def public_key(private_pem: bytes) -> str:
+    """Return the public key of a private one as apps pin it; raise DataError where it is not an Ed25519 key in PEM."""
+    return str(json.loads(sign(b"", private_pem))["key"])

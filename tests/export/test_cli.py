@@ -56,6 +56,7 @@ def test_an_error_has_its_code(arguments: list[str], code: str) -> None:
     assert result.stderr.startswith(f"error [{code}]")
 
 
-@pytest.mark.parametrize("command", ["keygen", "build", "verify", "inspect"])
-def test_help_shows_an_example(command: str) -> None:
-    assert f"xrec-export {command}" in CliRunner().invoke(main, [command, "--help"]).output
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_help_shows_an_example_and_json(command: str) -> None:
+    said = CliRunner().invoke(main, [command, "--help"]).output
+    assert f"xrec-export {command}" in said and "--json" in said

@@ -89,6 +89,7 @@ def test_the_graph_is_of_standard_operators_with_int8_weights_and_names_no_file(
 def test_the_bundle_passes_its_golden_cases_and_recommends(built: tuple[str, Path]) -> None:
     assert verify_bundle(built[1], PUBLIC)["golden_cases"]
     with xrec_sdk.Recommender(built[1], profile=":memory:", trusted_keys=[PUBLIC]) as recommender:
+        recommender.set_consent("personalise", True)
         recommender.record("view", "sku-42", device="phone", at_ms=1_700_000_000_000)
         first = [(item.item_id, item.score) for item in recommender.recommend(k=10)]
         recommender.record("purchase", "sku-7", device="pc", at_ms=1_700_090_000_000)
