@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError, SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from xrec_sdk.sync_body import is_text
 from xrec_sdk.sync_merge import netstrings
 
 from xrec_server.errors import Refused, ServerError
@@ -162,7 +163,7 @@ class Identities:
     def _identity(self, claims: dict[str, Any]) -> Identity:
         issuer, subject, device = claims.get("iss", ""), claims["sub"], claims.get("device", "")
         for claim in (issuer, subject, device):
-            if not isinstance(claim, str) or len(claim) > MAX_CLAIM_CHARACTERS:
+            if not is_text(claim) or len(claim) > MAX_CLAIM_CHARACTERS:
                 raise Refused(401, "auth.invalid", f"iss, sub, device: expected text of {MAX_CLAIM_CHARACTERS} or less")
         profile = self._pseudonym("profile", issuer, subject)
         return Identity(profile, f"-{self._pseudonym('device', profile, device)[:16]}" if device else "")

@@ -1,132 +1,172 @@
-"""The simulator's histories over a real store: the server's part runs through the service, restores through files."""
+"""The simulator's histories over a real store: its server is a view of a database, each of its rules a request."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xrec_sdk import sync
-from xrec_sdk.sync import ChangesRequest, RegisterRequest
+from xrec_sdk import sync_server
+from xrec_sdk.sync import ChangesRequest, Key, Limits, Page, Push, PushAnswer, Receipt, Registered, RegisterRequest, Row
+from xrec_sdk.sync_server import Device, Ledger, Profile, Writes
 from xrec_server.bell import Bell
 from xrec_server.service import Service
-from xrec_server.store import Decided, Loaded, Need
+from xrec_server.store import Decided, Loaded, Need, Store
 from xrec_server.stores import open_store
 from xrec_server.upkeep import restore_all
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 import simulator
 
+sys.path.insert(0, str(Path(__file__).parent))
+from places import Place
+
 T = TypeVar("T")
 PROFILE = "p"
 
 
+class Seen:
+    """A store that keeps the last writes, for the simulator to look at."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.writes = store, None
+
+    async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]) -> T:
+        def watched(loaded: Loaded) -> Decided[T]:
+            decided = decide(loaded)
+            self.writes = decided.writes
+            return decided
+
+        return await self.store.transact(profile, need, watched)
+
+    async def profiles(self, after: str, limit: int) -> Sequence[str]:
+        return await self.store.profiles(after, limit)
+
+    async def mark(self) -> None:
+        await self.store.mark()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
 class View(simulator.Server):
-    """What the store holds at one time, as the simulator's checks read it."""
+    """What the store holds; what is committed to it is there already."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        super().__init__(loaded.profile, dict(loaded.devices), {row.key: row for row in loaded.rows})
+    def commit(self, writes: Writes) -> None:
+        """Do nothing: the request has written."""
 
 
-class Sqlite:
-    """A SQLite database in a folder, its ledger, and how its operator takes and restores a backup."""
+class StoredRules:
+    """Stands for `sync_server` in the simulator: each rule that writes is asked of a service over a store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Place) -> None:
+        self.place, self.loop = place, asyncio.new_event_loop()
+        self.now_ms, self.name, self.backups = 0, "", dict[int, str]()
+        self.open()
 
-    def place(self) -> tuple[str, str]:
-        return str(self.folder / "profiles.db"), str(self.folder / "ledger.db")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sync_server, name)
 
-    def back_up(self, name: str) -> None:
-        source, target = (sqlite3.connect(self.folder / one) for one in ("profiles.db", name))
-        source.backup(target)
-        source.close()
-        target.close()
+    def open(self, *, is_restoring: bool = False) -> None:
+        opening = open_store(*self.place.address(), Bell(), synchronous="NORMAL", is_restoring=is_restoring)
+        self.seen = Seen(self.loop.run_until_complete(opening))
+        self.service = Service(self.seen, simulator.LIMITS, lambda: self.now_ms, lambda: self.name)
 
-    def restore(self, name: str) -> None:
-        for old in self.folder.glob("profiles.db-*"):
-            old.unlink()
-        (self.folder / name).replace(self.folder / "profiles.db")
+    def close(self) -> None:
+        self.loop.run_until_complete(self.service.store.close())
+
+    def server(self, *backup: Any) -> View:
+        """Stand for the simulator's Server: a view of what there is or, given its parts, a backup of it."""
+        need = Need(everything=True, ledger=True)
+        loaded = self.loop.run_until_complete(self.service.store.transact(PROFILE, need, Decided))
+        rows = {row.key: row for row in loaded.rows}
+        if backup:
+            self.backups[id(loaded.profile)] = f"backup-{len(self.backups)}"
+            self.place.back_up(self.backups[id(loaded.profile)])
+        return View(loaded.profile, dict(loaded.devices), rows, loaded.ledger or Ledger())
+
+    def ask(self, request: Coroutine[Any, Any, T], now_ms: int = 0) -> tuple[T, Writes | None]:
+        self.now_ms, self.seen.writes = now_ms or self.now_ms, None
+        return self.loop.run_until_complete(request), self.seen.writes
+
+    def accept(
+        self, profile: Profile, device: Device, push: Push, known: object, now_ms: int, limits: Limits
+    ) -> tuple[PushAnswer, Writes | None]:
+        return self.ask(self.service.push(PROFILE, push), now_ms)
+
+    def page(
+        self, profile: Profile, device: Device, after: int, generation: int, rows: object, now_ms: int, limits: Limits
+    ) -> tuple[Page, Writes]:
+        page, writes = self.ask(self.service.changes(PROFILE, ChangesRequest(device.id, generation, after)), now_ms)
+        return page, writes or Writes(profile)
+
+    def register(
+        self,
+        profile: Profile,
+        device: str,
+        former: Device | None,
+        checked: int,
+        generation: int,
+        now_ms: int,
+        *,
+        former_name: str,
+        floor: int,
+    ) -> tuple[Registered, Writes]:
+        self.name = device
+        asked = RegisterRequest(1, former_name, checked, generation, floor)
+        registered, writes = self.ask(self.service.register(PROFILE, asked), now_ms)
+        return registered, writes or Writes(profile)
+
+    def compact(
+        self, profile: Profile, events: object, erasures: object, devices: object, now_ms: int, limits: Limits
+    ) -> Writes:
+        self.now_ms = now_ms
+        _, writes = self.ask(self.service.compact(PROFILE))
+        return writes or Writes(profile)
+
+    def erased(
+        self, profile: Profile, rows: object, devices: object, id: str, now_ms: int
+    ) -> tuple[Receipt, Writes | None]:
+        return self.ask(self.service.erase(PROFILE, id), now_ms)
+
+    def removed(self, profile: Profile, device: str) -> Writes:
+        _, writes = self.ask(self.service.remove_device(PROFILE, device))
+        return writes or Writes(profile)
+
+    def restored(
+        self, profile: Profile, rows: dict[Key, Row], ledger: Ledger, now_ms: int
+    ) -> tuple[Ledger, Writes | None]:
+        self.close()
+        self.place.restore(self.backups[id(profile)])
+        self.open(is_restoring=True)
+        _, writes = self.ask(restore_all(self.service), now_ms)
+        self.close()
+        self.open()
+        return self.server().ledger, writes
 
 
 class StoredWorld(simulator.World):
-    """One history from a seed, the server's rows in a database."""
-
-    def __init__(self, seed: int, place: Any) -> None:
-        self.place, self.loop = place, asyncio.new_event_loop()
-        self.view: View | None = None
-        self.kept: list[str] = []
-        self.open()
-        super().__init__(seed)
-
-    def open(self, *, is_restoring: bool = False) -> None:
-        opening = open_store(*self.place.place(), Bell(), synchronous="NORMAL", is_restoring=is_restoring)
-        self.service = Service(
-            self.loop.run_until_complete(opening), simulator.LIMITS, lambda: self.now_ms, lambda: "d" + self.fresh()
-        )
-
-    def close(self) -> None:
-        self.run(self.service.store.close())
-
-    def run(self, asked: Coroutine[Any, Any, T]) -> T:
-        self.view = None
-        return self.loop.run_until_complete(asked)
+    """A world whose server is always what the store holds."""
 
     @property
     def server(self) -> View:  # type: ignore[override]
-        if self.view is None:
-            everything = self.service.store.transact(PROFILE, Need(everything=True), Decided)
-            self.view = View(self.loop.run_until_complete(everything))
-        return self.view
+        return simulator.Server()  # type: ignore[return-value]
 
     @server.setter
     def server(self, _: object) -> None:
-        """The store is there already."""
+        """It is there already."""
 
-    def serve_push(self, push: sync.Push) -> Any:
-        device = self.server.devices.get(push.device)
-        answer = self.run(self.service.push(PROFILE, push))
-        if answer.code or device is None:
-            self.counts[f"refused {answer.code}"] += 1
-            return push, answer
-        rejected = dict(answer.rejected)
-        self.note_applied([op for op in push.ops if op.dseq > device.high_water and op.dseq not in rejected])
-        self.too_old |= {op.id for op in push.ops if rejected.get(op.dseq) == sync.TOO_OLD}
-        return push, answer
 
-    def serve_page(self, asked: tuple[str, int, int]) -> sync.Page:
-        name, after, generation = asked
-        return self.run(self.service.changes(PROFILE, ChangesRequest(name, generation, after)))
-
-    def serve_register(self, asked: tuple[str, int, int, int]) -> sync.Registered:
-        return self.run(self.service.register(PROFILE, RegisterRequest(sync.VERSION, *asked)))
-
-    def compact(self, phone: Any) -> None:
-        before = {row.id for row in self.server.of_kind("event")}
-        self.counts["retention took"] += self.run(self.service.compact(PROFILE))
-        retired = before - {row.id for row in self.server.of_kind("event")}
-        self.retired |= retired
-        self.counts["retired events"] += len(retired)
-
-    def back_up_server(self, phone: Any) -> None:
-        self.kept.append(f"backup-{self.fresh()}")
-        self.place.back_up(self.kept[-1])
-
-    def restore_server(self, phone: Any) -> None:
-        if not self.kept:
-            return
-        self.close()
-        self.place.restore(self.kept.pop())
-        self.kept.clear()
-        self.open(is_restoring=True)
-        self.run(restore_all(self.service))
-        self.close()
-        self.open()
-        self.retired = set()
-        for one in self.phones:
-            if one.is_lost or one.replica.standing.must_register:
-                self.excuse(one)
-        self.counts["servers restored"] += 1
+def history(seed: int, place: Place, patch: Any) -> Counter[str]:
+    """Run a history from a seed with its server in ``place``; ``patch`` is pytest's monkeypatch."""
+    rules = StoredRules(place)
+    patch.setattr(simulator, "sync_server", rules)
+    patch.setattr(simulator, "Server", rules.server)
+    try:
+        return simulator.history(seed, StoredWorld)
+    finally:
+        rules.close()
+        rules.loop.close()

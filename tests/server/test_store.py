@@ -1,0 +1,352 @@
+"""A store commits whole or not at all, the ledger first, one profile apart from another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xrec_sdk import sync_server
+from xrec_sdk.sync import LIMITS, ChangesRequest, Hlc, Limits, Op, Push, RegisterRequest
+from xrec_server.bell import Bell
+from xrec_server.errors import Refused, ServerError
+from xrec_server.run import restore
+from xrec_server.service import MAX_DEVICES, Service
+from xrec_server.sqlite_ledger import SqliteLedger
+from xrec_server.store import Decided, Need
+from xrec_server.stores import open_store
+from xrec_server.upkeep import compact_all
+
+sys.path.insert(0, str(Path(__file__).parent))
+from places import Place, SqlitePlace, places
+
+NOW_MS = 1_750_000_000_000
+
+
+@pytest.fixture(params=places())
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return a fresh database of each kind that can be had here."""
+    return request.param(tmp_path)
+
+
+def told(
+    place: Place, story: Callable[[Service], Awaitable[None]], limits: Limits = LIMITS, now_ms: int = NOW_MS
+) -> None:
+    """Run a story over a service that is opened and closed."""
+
+    async def run() -> None:
+        store = await open_store(*place.address(), Bell())
+        try:
+            await story(Service(store, limits, lambda: now_ms))
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+async def joined(service: Service, profile: str) -> str:
+    """Register a device of a profile and grant what events need; return its name."""
+    device = (await service.register(profile, RegisterRequest(1, "", 0, 1, 0))).device
+    body = '{"granted":true,"policy":"1"}'
+    grants = [op(place, "consent", name, body) for place, name in enumerate(("sync", "personalise"), 1)]
+    assert (await service.push(profile, push(device, 1, *grants))).code is None
+    return device
+
+
+def op(dseq: int, kind: str, id: str, body: str, purpose: str = "sync") -> Op:
+    return Op(dseq, kind, id, 1, Hlc(NOW_MS, dseq), NOW_MS, purpose, body)
+
+
+def event(dseq: int, id: str, item_id: str = "sku-42", at_ms: int = NOW_MS) -> Op:
+    body = json.dumps({"id": id, "at_ms": at_ms, "event": "view", "item_id": item_id, "device": "phone"})
+    return op(dseq, "event", id, body, "personalise")
+
+
+def push(device: str, first: int, *ops: Op) -> Push:
+    return Push(1, device, 1, 0, first, ops)
+
+
+async def rows(service: Service, profile: str) -> list[str]:
+    return [row.id for row in (await service.export(profile))["rows"]]
+
+
+def test_profiles_do_not_see_each_other(place: Place) -> None:
+    async def story(service: Service) -> None:
+        one, other = await joined(service, "one"), await joined(service, "other")
+        await service.push("one", push(one, 3, event(3, "e-1")))
+        assert (await service.push("other", push(one, 3, event(3, "e-2")))).code == "sync.unknown_device"
+        assert await rows(service, "one") == ["sync", "personalise", "e-1"]
+        assert await rows(service, "other") == ["sync", "personalise"]
+        assert (await service.changes("other", ChangesRequest(other, 1, 0))).head.seq == 2
+        assert list(await service.store.profiles("", 10)) == ["one", "other"]
+        assert list(await service.store.profiles("one", 10)) == ["other"]
+
+    told(place, story)
+
+
+def test_what_was_written_is_there_after_it_is_opened_again(place: Place) -> None:
+    seen: list[Any] = []
+
+    async def write(service: Service) -> None:
+        device = await joined(service, "p")
+        await service.push("p", push(device, 3, event(3, "e-1"), op(4, "preference", "theme", '"café 苹果"')))
+        seen.append(await service.export("p"))
+
+    async def read(service: Service) -> None:
+        assert await service.export("p") == seen[0]
+
+    told(place, write)
+    told(place, read)
+
+
+def test_many_pushes_at_once_are_all_applied_in_the_order_of_their_seq(place: Place) -> None:
+    async def story(service: Service) -> None:
+        devices = [await joined(service, f"p{number}") for number in range(8)]
+        work = [
+            service.push(f"p{number}", push(device, first, event(first, f"e-{first}")))
+            for number, device in enumerate(devices)
+            for first in [3]
+        ] + [service.push("p0", push(devices[0], 3, event(3, "e-3"))) for _ in range(5)]
+        answers = await asyncio.gather(*work)
+        assert all(answer.code is None and answer.high_water == 3 for answer in answers)
+        for number in range(8):
+            assert await rows(service, f"p{number}") == ["sync", "personalise", "e-3"]
+
+    told(place, story)
+
+
+def test_one_decision_that_fails_takes_no_other_with_it(place: Place) -> None:
+    def fail(loaded: object) -> Decided[None]:
+        raise LookupError("this one")
+
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        work: list[Awaitable[Any]] = [service.push("p", push(device, 3, event(3, "e-3")))]
+        work += [service.store.transact("p", Need(), fail), joined(service, "q")]
+        pushed, failed, name = await asyncio.gather(*work, return_exceptions=True)
+        assert pushed.code is None and isinstance(failed, LookupError) and name.startswith("d-")
+        assert await rows(service, "p") == ["sync", "personalise", "e-3"]
+
+    told(place, story)
+
+
+def test_a_bell_rings_for_the_profile_that_has_changed_and_no_other(place: Place) -> None:
+    async def run() -> None:
+        bell = Bell()
+        store = await open_store(*place.address(), bell)
+        service = Service(store)
+        device = await joined(service, "p")
+        await service.changes("p", ChangesRequest(device, 1, 2))
+        with bell.listen("p") as heard, bell.listen("q") as other:
+            await service.changes("p", ChangesRequest(device, 1, 2))
+            await asyncio.sleep(0.05)
+            assert not heard.is_set()
+            await service.push("p", push(device, 3, op(3, "preference", "theme", "1")))
+            await asyncio.wait_for(heard.wait(), 30)
+            assert not other.is_set()
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_retention_takes_the_oldest_events_and_those_beyond_the_number(place: Place) -> None:
+    limits = Limits(max_events=3)
+
+    async def fill(service: Service) -> None:
+        device = await joined(service, "p")
+        await service.push("p", push(device, 3, *(event(dseq, f"e-{dseq}") for dseq in range(3, 9))))
+
+    async def few(service: Service) -> None:
+        assert await compact_all(service) == 3
+        assert await rows(service, "p") == ["sync", "personalise", "e-6", "e-7", "e-8"]
+
+    async def late(service: Service) -> None:
+        assert await compact_all(service) == 4  # Three events, and the device, whose lease has ended.
+        assert await rows(service, "p") == ["sync", "personalise"]
+        head = (await service.export("p"))["head"]
+        assert head.floor == 8
+
+    told(place, fill, limits)
+    told(place, few, limits)
+    told(place, late, limits, NOW_MS + limits.retention_ms + 1)
+
+
+def test_a_profile_that_is_far_too_full_makes_room_at_once(place: Place) -> None:
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        for first in (3, 403):
+            await service.push(
+                "p", push(device, first, *(event(dseq, f"e-{dseq}") for dseq in range(first, first + 400)))
+            )
+        assert len(await rows(service, "p")) == 2 + 100
+
+    told(place, story, Limits(max_events=100))
+
+
+def test_the_device_that_was_silent_longest_goes_where_there_are_too_many(place: Place) -> None:
+    async def story(service: Service) -> None:
+        names = [(await service.register("p", RegisterRequest(1, "", 0, 1, 0))).device for _ in range(MAX_DEVICES + 1)]
+        assert len(await service.devices("p")) == MAX_DEVICES
+        assert (await service.changes("p", ChangesRequest(names[-1], 1, 0))).code is None
+
+    told(place, story)
+
+
+def test_the_ledger_is_what_the_rules_say_it_is(place: Place) -> None:
+    """The lines that are written add up to `ledger_after` of every write; seed 5."""
+    luck = random.Random(5)
+    whole = sync_server.Ledger()
+
+    async def story(service: Service) -> None:
+        nonlocal whole
+        store = service.store
+
+        class Watched:
+            async def transact(self, profile: str, need: Need, decide: Any) -> Any:
+                def watched(loaded: Any) -> Any:
+                    nonlocal whole
+                    decided = decide(loaded)
+                    if decided.writes:
+                        whole = sync_server.ledger_after(whole, decided.writes)
+                    return decided
+
+                return await store.transact(profile, need, watched)
+
+        seen = replace(service, store=Watched())  # type: ignore[arg-type]
+        device = await joined(seen, "p")
+        other = await joined(seen, "p")
+        epoch, dseq = 1, 3
+        for number in range(30):
+            body = luck.choice(["{}", '{"item_id":"a"}', '{"event":"view"}'])
+            said = [
+                op(dseq, "erase", f"x-{number}", body),
+                op(dseq, "consent", "train", '{"granted":true,"policy":"2"}'),
+            ]
+            one = replace(luck.choice([*said, event(dseq, f"e-{number}", luck.choice("ab"))]), epoch=epoch)
+            answer = await seen.push("p", push(device, dseq, one))
+            epoch, dseq = answer.head.epoch, dseq + 1
+        await seen.remove_device("p", other)
+        await seen.erase("p", "receipt")
+        loaded = await store.transact("p", Need(ledger=True), Decided)
+        assert loaded.ledger
+        for name in ("generation", "epoch", "erased_by", "forgotten", "removed"):
+            assert getattr(loaded.ledger, name) == getattr(whole, name), name
+        for name in ("erasures", "consents"):
+            assert set(getattr(loaded.ledger, name)) == set(getattr(whole, name)), name
+
+    told(place, story)
+
+
+def test_a_backup_is_not_served_until_the_ledger_was_applied(place: Place) -> None:
+    async def before(service: Service) -> None:
+        device = await joined(service, "p")
+        await service.push("p", push(device, 3, event(3, "e-old")))
+        await service.store.mark()
+
+    async def after(service: Service) -> None:
+        await service.erase("p", "receipt")
+        await joined(service, "came later")
+        await service.store.mark()
+
+    async def served_again(service: Service) -> None:
+        export = await service.export("p")
+        assert "e-old" not in [row.id for row in export["rows"]]
+        assert (export["head"].generation, export["head"].epoch) == (2, 2)
+        assert (await service.export("came later"))["head"].generation == 2
+
+    told(place, before)
+    place.back_up("backup")
+    told(place, after)
+    place.restore("backup")
+    with pytest.raises(ServerError, match="xrec-server restored") as caught:
+        told(place, served_again)
+    assert caught.value.code == "server.restored"
+    assert asyncio.run(restore(*place.address())) == 2
+    told(place, served_again)
+
+
+def test_a_ledger_that_is_lost_is_noticed_and_made_again(place: Place) -> None:
+    async def before(service: Service) -> None:
+        device = await joined(service, "p")
+        await service.push("p", push(device, 3, op(3, "erase", "x", '{"item_id":"a"}')))
+        await service.store.mark()
+
+    async def made(service: Service) -> None:
+        loaded = await service.store.transact("p", Need(ledger=True), Decided)
+        assert loaded.ledger and loaded.ledger.generation == 2
+        assert [row.id for row in loaded.ledger.erasures] == ["x"] and len(loaded.ledger.consents) == 2
+
+    told(place, before)
+    place.lose_the_ledger()
+    with pytest.raises(ServerError) as caught:
+        told(place, made)
+    assert caught.value.code == "server.ledger_lost"
+    asyncio.run(restore(*place.address()))
+    told(place, made)
+
+
+def test_what_was_erased_is_in_no_file_of_the_sqlite_store(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path)
+    marks = [f"sku-secret-{number:03d}" for number in range(200)]
+
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        await service.push("p", push(device, 3, *(event(3 + n, f"e-{n}", mark) for n, mark in enumerate(marks))))
+        assert any(mark.encode() in data for mark in marks for data in everything())
+        await service.erase("p", "receipt")
+        assert not [mark for mark in marks for data in everything() if mark.encode() in data]
+
+    def everything() -> list[bytes]:
+        return [path.read_bytes() for path in tmp_path.iterdir()]
+
+    told(place, story)
+
+
+def test_the_ledger_is_ahead_of_the_database_and_never_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = SqlitePlace(tmp_path)
+    epochs: list[int | None] = []
+    commit = SqliteLedger.commit
+
+    def watched(self: SqliteLedger) -> None:
+        commit(self)
+        reader = sqlite3.connect(f"file:{tmp_path / 'profiles.db'}?mode=ro", uri=True)
+        found = reader.execute("SELECT epoch FROM profiles WHERE id = 'p'").fetchone()
+        ledger = self.read("p")
+        epochs.append(None if ledger is None else ledger.epoch - (found[0] if found else 0))
+        reader.close()
+
+    async def story(service: Service) -> None:
+        await joined(service, "p")
+        monkeypatch.setattr(SqliteLedger, "commit", watched)
+        await service.erase("p", "receipt")
+        assert epochs[-1] == 1
+
+    told(place, story)
+
+
+def test_a_disk_that_fails_refuses_the_push_and_the_next_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteLedger, "commit", full)
+            with pytest.raises(Refused, match="disk is full") as caught:
+                await service.push("p", push(device, 3, op(3, "erase", "x", "{}")))
+            assert (caught.value.status, caught.value.code) == (503, "server.store")
+        assert await rows(service, "p") == ["sync", "personalise"]
+        assert (await service.push("p", push(device, 3, event(3, "e-3")))).code is None
+
+    def full(self: SqliteLedger) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    told(SqlitePlace(tmp_path), story)
