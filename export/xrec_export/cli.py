@@ -100,8 +100,7 @@ def build(
     asked = None if budget is None else read_budget(budget)
 
     tolerance = parity.Tolerance(min_overlap, max_ndcg_loss)
-    created_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, created_at, read_key(key))
+    release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, _now(), read_key(key))
     model, held_out = from_run.load(run, cases)
     try:
         certificate = bundle_build.build_bundle(
@@ -212,6 +211,48 @@ def sign(bundle: Path, key: Path, trusted_key: tuple[str, ...], as_json: bool) -
 
 
 @main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--items", required=True, type=click.Path(path_type=Path), help="Parquet: item_id, entry, available.")
+@click.option("--run", required=True, type=click.Path(path_type=Path), help="The run that BUNDLE was built of.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new bundle's folder, or the delta.")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key that keygen wrote.")
+@click.option("--trusted-key", multiple=True, help="A public key that BUNDLE may be signed by besides one's own.")
+@click.option("--release", "number", type=click.IntRange(1), help="By default the one after BUNDLE's.")
+@click.option(
+    "--delta", is_flag=True, help="Write only what leads from BUNDLE to the new one (apply_delta in the SDK)."
+)
+@_JSON
+def catalogue(
+    bundle: Path,
+    items: Path,
+    run: Path,
+    out: Path,
+    key: Path,
+    trusted_key: tuple[str, ...],
+    number: int | None,
+    delta: bool,
+    as_json: bool,
+) -> None:
+    """Bring the catalogue of BUNDLE up to date without training: new items, entries and prices, what is offered.
+
+    \b
+    Example:
+      xrec-export catalogue shop-7.xrec --items new.parquet --run runs/shop --out shop-8.xrec --key release.pem
+    """
+    from xrec_export.catalogue import Next, update_bundle, update_delta
+    from xrec_export.item_changes import read_changes
+    from xrec_export.keys import read_key
+
+    changes, release = read_changes(items), Next(number, _now(), read_key(key), trusted_key)
+    if delta:
+        update, whole = update_delta(bundle, changes, run, out, release)
+        sizes = {"delta": str(out), "bytes": out.stat().st_size, "bytes_of_the_whole": whole}
+        _print({**sizes, **asdict(update)}, as_json)
+    else:
+        _print({"bundle": str(out), **asdict(update_bundle(bundle, changes, run, out, release))}, as_json)
+
+
+@main.command()
 @click.option("--key", type=click.Path(path_type=Path), help="The private key that will sign.")
 @click.option("--out", default=".", type=click.Path(path_type=Path), help="Where bundles will be written.")
 @_JSON
@@ -228,6 +269,10 @@ def doctor(key: Path | None, out: Path, as_json: bool) -> None:
     _print({one.name: asdict(one) if as_json else one.found for one in found}, as_json)
     if wrong := [one.name for one in found if one.is_wrong]:
         raise GateError("gate.doctor", f"no release can be made here before this is right: {', '.join(wrong)}")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print(values: dict[str, object], as_json: bool) -> None:

@@ -30,18 +30,22 @@ def make(
     prior: NDArray[np.float32] | None,
     runtime: Runtime,
     ranker: ExportRanker | None = None,
+    is_offered: NDArray[np.bool_] | None = None,
 ) -> bytes:
     """Return conformance.json for the dequantized rows (N, D), their prior (N,), and a runtime on the same graphs.
 
-    With a ranker each case has a context, and the probabilities that torch gives.
+    With a ranker each case has a context, and the probabilities that torch gives. No list holds an item that is not
+    offered, (N,).
     """
     random = np.random.default_rng(0)
     count = len(table)
     longest = vocabulary.max_history
     lengths = sorted({0, 1, min(2, longest), min(7, longest), longest})
     asked = [*((length, 10) for length in lengths), (min(7, longest), 300)]
+    hidden = np.zeros(0, dtype=np.int32) if is_offered is None else np.flatnonzero(~is_offered).astype(np.int32)
     cases = [
-        _case(_history(length, count, vocabulary, random), k, table, prior, runtime, random) for length, k in asked
+        _case(_history(length, count, vocabulary, random), k, table, prior, runtime, hidden, random)
+        for length, k in asked
     ]
     if ranker is not None:
         cases = [_with_probabilities(case, table, prior, runtime, ranker, random) for case in cases]
@@ -61,19 +65,23 @@ def _case(
     table: NDArray[np.float32],
     prior: NDArray[np.float32] | None,
     runtime: Runtime,
+    hidden: NDArray[np.int32],
     random: np.random.Generator,
 ) -> dict[str, Any]:
     count = len(table)
     k = min(k, count)
     scores = reference.score(runtime.encode(history), table, prior)
+    scores[hidden] = -np.inf
     # Forbid every second of the best rows and lift a few others, so that a runtime that drops the biases is seen.
     best = reference.top(scores, min(20, count - k))[::2] if len(history) else np.zeros(0, dtype=np.int32)
+    best = best[np.isfinite(scores[best])]
     others = np.setdiff1d(random.integers(0, count, size=min(5, len(best)), dtype=np.int32), best)
     rows = np.concatenate([best, others]).astype(np.int32)
-    lift = np.float32(np.abs(scores).max() / 4)
+    lift = np.float32(np.abs(scores[np.isfinite(scores)]).max(initial=0) / 4)
     values = np.concatenate([np.full(len(best), FORBIDDEN), np.full(len(others), lift)]).astype(np.float32)
     biased = reference.add_biases(scores, rows, values)
     top = reference.top(biased, k)
+    top = top[np.isfinite(biased[top])]
     return {
         **{name: getattr(history, name).tolist() for name in ENCODER_INPUTS},
         "k": k,

@@ -18,7 +18,8 @@ USER_ZERO_POINT = 64
 class QuantizedTable:
     """The items of a bundle: ``table`` int8 (nb, D, 128), ``scale``, ``bias`` and ``prior`` float32 (nb, 128).
 
-    ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows.
+    ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows and for
+    items that are not offered.
     ``prior`` is what an item's score gains for everyone, None where none gains anything; ``features`` float32 (2, Np)
     is what a ranker reads of each item, None without one.
     """
@@ -61,9 +62,20 @@ def quantize_table(
 
     ``prior`` is (N,) float32, ``features`` (N, 2) float32.
     """
-    count, width = rows.shape
-    blocks = -(-count // BLOCK_ITEMS)
     quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))
+    return block_rows(quantized, scale, prior, features)
+
+
+def block_rows(
+    quantized: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    prior: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
+    is_offered: NDArray[np.bool_] | None = None,
+) -> QuantizedTable:
+    """Lay (N, D) int8 rows and (N,) scales out in blocks; items that are not offered, (N,), have a bias of -inf."""
+    count, width = quantized.shape
+    blocks = -(-count // BLOCK_ITEMS)
     padded = np.zeros((blocks * BLOCK_ITEMS, width), dtype=np.int8)
     padded[:count] = quantized
     padded_scale = np.ones(blocks * BLOCK_ITEMS, dtype=np.float32)
@@ -74,6 +86,8 @@ def quantize_table(
     # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
     bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
     bias[count:] = -np.inf
+    if is_offered is not None:
+        bias[:count][~is_offered] = -np.inf
     padded_prior = None
     if prior is not None and prior.any():
         padded_prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)

@@ -10,7 +10,7 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +55,9 @@ class Bundle:
     """A bundle that has passed every check.
 
     ``table`` is int8 [nb, d, 128], ``scale``, ``bias`` and ``prior`` are float32 [nb, 128], views of the mapped
-    items.bin (a prior that the bundle lacks is zero), and so is ``features``, float32 [2, 128 nb], None without a
-    ranker; ``key`` is the pinned key that signed it, None where unsigned bundles were allowed.
+    items.bin. A prior that the bundle lacks is zero; a bias of -inf is of an item that is not offered. ``features`` is
+    float32 [2, 128 nb], None without a ranker; ``key`` is the pinned key that signed it, None where unsigned bundles
+    were allowed.
     """
 
     manifest: Manifest
@@ -80,6 +81,16 @@ class Bundle:
         return vectors
 
 
+@dataclass(frozen=True)
+class Checked:
+    """The files that a manifest names, as their hashes say, and the key that signed it."""
+
+    manifest_bytes: bytes
+    manifest: Manifest
+    files: Mapping[str, memoryview]
+    key: str | None
+
+
 def open_bundle(
     path: str | os.PathLike[str],
     *,
@@ -93,6 +104,16 @@ def open_bundle(
     one that has a signature still needs a pinned key, unless no key is pinned at all. ``minimum_release`` is the newest
     release that this app has loaded before. Raises BundleDamaged, BundleUntrusted, BundleUnsupported or UsageError.
     """
+    checked = read_checked(
+        path, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned, minimum_release=minimum_release
+    )
+    return _assemble(checked)
+
+
+def read_checked(
+    path: str | os.PathLike[str], *, trusted_keys: Sequence[str], allow_unsigned: bool, minimum_release: int
+) -> Checked:
+    """Return the files of a bundle whose signature, names, sizes and hashes hold; the arguments of open_bundle."""
     check_trusted_keys(trusted_keys)
     if not trusted_keys and not allow_unsigned:
         raise UsageError("usage.trusted_keys", "pin at least one key in trusted_keys, or say allow_unsigned=True")
@@ -108,7 +129,7 @@ def open_bundle(
                 f"the bundle is release {manifest.release}; release {minimum_release} was loaded before",
             )
         _check_names(names, manifest)
-        return _assemble(manifest, _read_all(source, manifest), key)
+        return Checked(manifest_bytes, manifest, _read_all(source, manifest), key)
 
 
 def _source(path: Path, stack: ExitStack) -> Source:
@@ -236,7 +257,8 @@ def _check_file(name: str, content: memoryview, record: FileRecord) -> None:
         raise BundleDamaged("bundle.hash_mismatch", f"{name} is not the file that its manifest names")
 
 
-def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | None) -> Bundle:
+def _assemble(checked: Checked) -> Bundle:
+    manifest, contents = checked.manifest, checked.files
     ids, catalog = IdTable(contents["ids.bin"]), Catalog(contents["catalog.bin"])
     for name, count in (("ids.bin", len(ids)), ("catalog.bin", len(catalog))):
         if count != manifest.item_count:
@@ -260,8 +282,9 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a prior that is not finite")
     if not np.isfinite(scale).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a scale that is not finite")
-    if not (np.isfinite(bias[: manifest.item_count]).all() and np.isneginf(bias[manifest.item_count :]).all()):
-        raise BundleDamaged("bundle.items_malformed", "items.bin holds a bias that is not finite, -inf for pad rows")
+    # -inf too for an item that is known from histories and no longer offered.
+    if not (bias[: manifest.item_count] < np.inf).all() or not np.isneginf(bias[manifest.item_count :]).all():
+        raise BundleDamaged("bundle.items_malformed", "items.bin holds a bias of inf or NaN, or a pad row without -inf")
     try:
         card = str(contents["card.md"], "utf-8")
     except UnicodeDecodeError as cause:
@@ -278,6 +301,6 @@ def _assemble(manifest: Manifest, contents: dict[str, memoryview], key: str | No
         scorer=bytes(contents["scorer.onnx"]),
         conformance=bytes(contents["conformance.json"]),
         card=card,
-        key=key,
+        key=checked.key,
         features=features,
     )

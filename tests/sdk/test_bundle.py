@@ -169,7 +169,7 @@ def test_signed_files_that_do_not_fit_together_are_refused(own_bundle):
     assert refusal(own_bundle.folder, own_bundle).code == "bundle.count_mismatch"
 
 
-@pytest.mark.parametrize(("row", "value"), [(0, np.nan), (299, -np.inf), (0, np.inf), (300, 0.0), (383, np.nan)])
+@pytest.mark.parametrize(("row", "value"), [(0, np.nan), (299, np.inf), (0, np.inf), (300, 0.0), (383, np.nan)])
 def test_a_bias_that_can_not_be_is_refused(own_bundle, row, value):
     path = own_bundle.folder / "items.bin"
     content = bytearray(path.read_bytes())
