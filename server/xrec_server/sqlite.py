@@ -42,6 +42,8 @@ T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
 
 _ROWS = f"SELECT {ROW} FROM rows WHERE profile = ?"
+# The planner would rather walk through the whole profile.
+_BY_KEY = f"SELECT {ROW} FROM rows INDEXED BY rows_by_key WHERE profile = ? AND kind = ?"
 _EVENTS = f"{_ROWS} AND kind = 'event'"
 _PUT_PROFILE = f"""INSERT OR REPLACE INTO profiles (number, id, {PROFILE}) VALUES ({"?, " * 10}?)"""
 _PUT_DEVICE = f"""INSERT OR REPLACE INTO devices (profile, {DEVICE}) VALUES ({"?, " * 8}?)"""
@@ -209,9 +211,9 @@ def _row_queries(number: int, profile: Profile, need: Need) -> Iterable[tuple[st
         yield _ROWS, (number,)
         return
     for kind in need.kinds:
-        yield f"{_ROWS} AND kind = ?", (number, kind)
+        yield _BY_KEY, (number, kind)
     for kind, ids in _by_kind(need.keys):
-        some = f"{_ROWS} AND kind = ? AND id IN (SELECT value FROM json_each(?))"
+        some = f"{_BY_KEY} AND id IN (SELECT value FROM json_each(?))"
         yield some, (number, kind, msgspec.json.encode(ids).decode())
     if need.page:
         yield f"{_ROWS} AND seq > ? ORDER BY seq LIMIT ?", (number, *need.page)
