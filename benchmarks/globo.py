@@ -254,6 +254,7 @@ def release(out: Path, folder: Path, raw: RawLog, start_ms: int) -> None:
 def recommend(bundle: Path, key: str, run: Run, log: Log, history: NDArray[np.int64], now_ms: int) -> list[str]:
     """Return the ten ids that an app with this history gets from the SDK."""
     with xrec_sdk.Recommender(bundle, trusted_keys=[key], clock_ms=lambda: now_ms) as recommender:
+        recommender.set_consent("personalise", True)
         for index in history:
             item_id, device = run.catalogue.ids[log.item[index]], run.vocabulary.devices[log.device[index] - 1]
             recommender.record("view", item_id, device=device, at_ms=int(log.at_ms[index]))

@@ -133,6 +133,7 @@ class Asked:
 
     def __init__(self, path: Path, key: str, profile: Path, length: int) -> None:
         self.recommender = Recommender(path, profile, trusted_keys=[key])
+        self.recommender.set_consent("personalise", True)
         for row in make_case(self.recommender.bundle.manifest.item_count, length, 0).history.rows:
             self.recommender.record("purchase", f"sku-{row}", device="phone")
 

@@ -91,6 +91,7 @@ def recommend(out: Path, bundle: Path, public: str) -> None:
         with xrec_sdk.Recommender(
             bundle, profile=profile, trusted_keys=[public], clock_ms=lambda: end_ms
         ) as recommender:
+            recommender.set_consent("personalise", True)
             for row in own[-600:]:
                 recommender.record(row["event"], row["item_id"], device=row["device"], at_ms=row["at_ms"])
             print(f"\nHousehold {household} bought last:")

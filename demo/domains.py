@@ -147,6 +147,7 @@ def recommend(out: Path, domain: str, key: str) -> None:
     own = [row for row in rows if row.user == rows[0].user]
     end_ms = (max(row.at for row in rows) + 1) * 1000
     with xrec_sdk.Recommender(out / "bundle.xrec", trusted_keys=[key], clock_ms=lambda: end_ms) as recommender:
+        recommender.set_consent("personalise", True)
         for row in own:
             recommender.record(names.get(row.event, row.event), row.item, device=row.device, at_ms=row.at * 1000)
         print(f"{rows[0].user} did last:", ", ".join(f"{row.event} {row.item}" for row in own[-4:]))

@@ -45,6 +45,7 @@ def test_an_app_gets_what_the_model_ranks_first(trained: Path, shop_bundle: tupl
     log, catalogue = run.log, run.catalogue
     first, last = log.user_start[0], log.user_start[1]
     with xrec_sdk.Recommender(shop_bundle[0], profile=":memory:", trusted_keys=[shop_bundle[1]]) as recommender:
+        recommender.set_consent("personalise", True)
         for index in range(first, last):
             recommender.record(
                 run.vocabulary.events[log.event[index] - 1],

@@ -4,6 +4,7 @@ from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.conformance import check_conformance
 from xrec_sdk.default import (
     close,
+    consent,
     export_my_data,
     feedback,
     forget,
@@ -11,6 +12,7 @@ from xrec_sdk.default import (
     recommend,
     record,
     score,
+    set_consent,
     similar,
 )
 from xrec_sdk.errors import (
@@ -56,6 +58,7 @@ __all__ = [
     "__version__",
     "check_conformance",
     "close",
+    "consent",
     "export_my_data",
     "feedback",
     "forget",
@@ -64,5 +67,6 @@ __all__ = [
     "recommend",
     "record",
     "score",
+    "set_consent",
     "similar",
 ]

@@ -57,6 +57,8 @@ class AsyncRecommender:
     recommend = _twin(Recommender.recommend)
     similar = _twin(Recommender.similar)
     score = _twin(Recommender.score)
+    set_consent = _twin(Recommender.set_consent)
+    consent = _twin(Recommender.consent)
     forget = _twin(Recommender.forget)
     export_my_data = _twin(Recommender.export_my_data)
     close = _twin(Recommender.close)

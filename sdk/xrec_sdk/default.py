@@ -10,7 +10,7 @@ from typing import Any
 from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import Context
 from xrec_sdk.errors import UsageError
-from xrec_sdk.profile import MAX_EVENTS
+from xrec_sdk.profile import MAX_EVENTS, Profile
 from xrec_sdk.recommender import UNKNOWN_DEVICE, Recommender, Where
 from xrec_sdk.results import Recommendation
 
@@ -21,7 +21,7 @@ _recommender: Recommender | None = None
 def init(
     bundle: str | os.PathLike[str] | Bundle,
     *,
-    profile: str | os.PathLike[str] = ":memory:",
+    profile: str | os.PathLike[str] | Profile = ":memory:",
     trusted_keys: Sequence[str] = (),
     allow_unsigned: bool = False,
     minimum_release: int = 0,
@@ -110,9 +110,21 @@ def feedback(
     return current().feedback(recommendation_id, item_id, event, device=device, at_ms=at_ms)
 
 
-def forget() -> int:
-    """Erase the profile from the disk; see :meth:`Recommender.forget`."""
-    return current().forget()
+def set_consent(purpose: str, granted: bool, *, policy: str = "") -> None:
+    """Keep what the user said to a purpose; see :meth:`Recommender.set_consent`."""
+    current().set_consent(purpose, granted, policy=policy)
+
+
+def consent() -> dict[str, bool]:
+    """Return for each purpose whether consent stands; see :meth:`Recommender.consent`."""
+    return current().consent()
+
+
+def forget(
+    *, item_id: str | None = None, event: str | None = None, from_ms: int | None = None, to_ms: int | None = None
+) -> int:
+    """Erase the profile or some of it; see :meth:`Recommender.forget`."""
+    return current().forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
 
 
 def export_my_data() -> dict[str, object]:

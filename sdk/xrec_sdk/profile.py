@@ -1,62 +1,46 @@
 """The user's profile on the device: a bounded SQLite file of events that survives kill -9 and serves several processes.
 
-One connection per thread. SQLite before 3.51.3 can damage a WAL file when two connections checkpoint at once
-(https://sqlite.org/wal.html, "WAL-reset bug"), so automatic checkpoints are off and this file makes them, one process
-at a time, under a lock beside the database.
+Nothing is recorded and nothing is read for recommendations before the user has consented to `personalise`. Events of
+the user's other devices stand among its own once they have come (sync_view.py).
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from xrec_sdk.errors import ProfileError, UsageError
-from xrec_sdk.eventid import new_event_id
-from xrec_sdk.filelock import try_lock
+from xrec_sdk.event import COLUMNS, INSERT_EVENT, PURPOSES
+from xrec_sdk.event import Event as Event
+from xrec_sdk.eventid import new_event_id, uuid7
+from xrec_sdk.schema import VERSION, migrate, version_of
+from xrec_sdk.store import BUSY_TIMEOUT_S, Connection, Engine, Store
+from xrec_sdk.store_sqlite import SqliteEngine
+
+if TYPE_CHECKING:
+    from xrec_sdk.store_encrypted import KeyProvider
 
 MAX_EVENTS = 5000
 MAX_TEXT = 512
-MAX_AT_MS = 1 << 53
-APPLICATION_ID = 0x78726563
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 10.0
-CHECKPOINT_EVERY_WRITES = 200
+MAX_AT_MS = (1 << 53) - 1
+RETENTION_DAYS = 180
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DURABILITIES = ("process", "power")
 # Shed this many events at once, so that a full profile does not delete at every write.
 SHED = 64
 
-# place counts up with every event; where events have been erased, it may begin anew, and erasures counts up.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, event TEXT NOT NULL,
-    item_id TEXT NOT NULL, device TEXT NOT NULL, value REAL, recommendation_id TEXT
-);
-CREATE INDEX IF NOT EXISTS events_in_time ON events (at_ms, id);
-CREATE TABLE IF NOT EXISTS changes (erasures INTEGER NOT NULL);
-INSERT INTO changes SELECT 0 WHERE NOT EXISTS (SELECT * FROM changes);
-"""
-_COLUMNS = "id, at_ms, event, item_id, device, value, recommendation_id"
-# One statement, so that both come from one state of the file.
-_READ = f"SELECT erasures, place, {_COLUMNS} FROM changes LEFT JOIN events ON place > ? ORDER BY at_ms, id"
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that the user did, as the profile keeps it."""
-
-    id: str
-    at_ms: int
-    event: str
-    item_id: str
-    device: str
-    value: float | None = None
-    recommendation_id: str | None = None
+_CLAIMED = COLUMNS.replace("at_ms", "coalesce(claimed_ms, at_ms)")
+# One statement, so that all comes from one state of the file; without consent it reads no event.
+_READ = f"SELECT erasures, place, {COLUMNS} FROM state LEFT JOIN events ON personalise AND place > ? ORDER BY at_ms, id"
+_STATE = (
+    "SELECT erasures, personalise, sync, epoch, contact_ms, last_dseq, acked, hlc_ms, hlc_counter,"
+    " (SELECT max(place) FROM events) FROM state"
+)
+_CONSENT = "SELECT personalise, sync, train, analytics FROM state"
 
 
 @dataclass(frozen=True)
@@ -67,32 +51,50 @@ class Mark:
     place: int
 
 
+def now_ms() -> int:
+    """Return the time in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
 class Profile:
     """The events of one user in the SQLite file at ``path``, or in memory for ``":memory:"``.
+
+    ``key_provider`` gives a key of 32 random bytes, and the file is encrypted with it (extra ``encrypted``).
+    ``durability`` is ``"process"``, where a write survives the death of the process (and a power cut all but the last
+    second), or ``"power"``, where it survives a power cut. Events are kept for ``retention_days`` after they were
+    recorded, ``max_events`` of them. ``clock_ms`` gives the time that this is counted in.
 
     Methods may be called from any thread and wait at most ten seconds for another writer. Every failure of the file is
     a ProfileError (docs/errors.md lists the codes).
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_events: int = MAX_EVENTS) -> None:
-        if isinstance(max_events, bool) or not isinstance(max_events, int) or max_events < 1:
-            raise UsageError("usage.max_events", f"max_events is {max_events!r}; expected a whole number from 1")
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_events: int = MAX_EVENTS,
+        *,
+        key_provider: KeyProvider | None = None,
+        durability: str = "process",
+        retention_days: int = RETENTION_DAYS,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
         self.path = os.fspath(path)
-        self.max_events = max_events
-        self._in_memory = self.path == ":memory:"
-        self._local = threading.local()
-        self._lock = threading.RLock()
-        # One connection in memory serves all threads, so that they take turns; a file has a connection per thread.
-        self._turn: AbstractContextManager[object] = self._lock if self._in_memory else nullcontext()
-        self._connections: list[sqlite3.Connection] = []
-        self._pid = os.getpid()
-        self._closed = False
-        self._writes = 0
+        self.max_events = _check_count("max_events", max_events)
+        self.retention_ms = _check_count("retention_days", retention_days) * DAY_MS
+        if durability not in DURABILITIES:
+            raise UsageError("usage.durability", f"durability is {durability!r}; expected one of {DURABILITIES}")
+        self.clock_ms = clock_ms
+        self._retired_ms = 0
+        # Up to this place the profile is known not to be full, while this many erasures have been counted.
+        self._room = (-1, 0)
+        self.on_change: Callable[[], None] | None = None
+        self.store = Store(self.path, _engine(key_provider), durability)
         try:
-            with _faults:
-                self._migrate(self._connection())
+            if self.store.read(version_of) < VERSION:
+                self.store.write(migrate, is_durable=True)
+            self._retire()
         except BaseException:
-            self._close_connections()
+            self.store.abandon()
             raise
 
     def record(
@@ -105,213 +107,195 @@ class Profile:
         *,
         recommendation_id: str | None = None,
     ) -> str:
-        """Write an event and return its id; it survives the death of the process once this has returned."""
+        """Write an event and return its id; durable once this has returned.
+
+        Raises ProfileError ``profile.no_consent`` before the user has consented to ``personalise``.
+        """
         kept = Event(
-            id=new_event_id(),
-            at_ms=_check_time(at_ms),
-            event=_check_text("event", event),
-            item_id=_check_text("item_id", item_id),
-            device=_check_text("device", device),
-            value=_check_value(value),
-            recommendation_id=None
-            if recommendation_id is None
-            else _check_text("recommendation_id", recommendation_id),
+            new_event_id(),
+            _check_time(at_ms),
+            _check_text("event", event),
+            _check_text("item_id", item_id),
+            _check_text("device", device),
+            _check_value(value),
+            None if recommendation_id is None else _check_text("recommendation_id", recommendation_id),
         )
-        with self._write() as connection:
-            connection.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(kept).values()))
-            self._shed(connection)
+        now = self.clock_ms()
+        self.store.write(lambda connection: self._append(connection, kept, now))
+        if now - self._retired_ms > HOUR_MS:
+            self._retire()
+        if self.on_change:
+            self.on_change()
         return kept.id
 
-    def events(self) -> list[Event]:
-        """Return every event, by time and then by id, oldest first."""
-        return self.read()[1]
-
-    def read(self, after: Mark | None = None) -> tuple[Mark, list[Event]]:
-        """Return the mark of the profile as it is and its events, by time and then by id, oldest first.
-
-        With ``after``, only those recorded since that mark, by whatever process; where events have been erased since
-        (the returned mark has other ``erasures``) all that there are.
-        """
-        with _faults, self._turn:
-            connection = self._connection()
-            rows = connection.execute(_READ, (after.place if after else 0,)).fetchall()
-            if after and rows[0][0] != after.erasures:
-                after = None
-                rows = connection.execute(_READ, (0,)).fetchall()
-        if after and rows[0][1] is None:
-            return after, []
-        places = [row[1] for row in rows if row[1] is not None]
-        mark = Mark(rows[0][0], max(places, default=after.place if after else 0))
-        return mark, [Event(*row[2:]) for row in rows[: len(places)]]
-
-    def export(self) -> list[dict[str, object]]:
-        """Return every event as a JSON object, oldest first: all that is kept of the user."""
-        return [dict(vars(event)) for event in self.events()]
-
-    def forget(self) -> int:
-        """Erase every event from the database file and its log, and return how many there were."""
-        with self._write(is_durable=True) as connection:
-            count: int = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-            connection.execute("DELETE FROM events")
-            connection.execute("UPDATE changes SET erasures = erasures + 1")
-        if not self._checkpoint("TRUNCATE", time.monotonic() + BUSY_TIMEOUT_S):
+    def _append(self, connection: Connection, kept: Event, now: int) -> None:
+        erasures, personalise, sync, epoch, contact_ms, *standing, last = connection.execute(_STATE).fetchone()
+        if not personalise:
             raise ProfileError(
-                "profile.busy",
-                "the events are deleted, but another reader keeps their bytes in the log; forget() again",
+                "profile.no_consent",
+                'there is no consent to personalise: ask the user, then set_consent("personalise", True);'
+                " nothing was recorded",
             )
-        return count
+        place = (last or 0) + 1
+        if sync:
+            from xrec_sdk.sync_view import append_event
 
-    def close(self) -> None:
-        """Move the log into the database and close every connection; closing twice is harmless."""
-        with self._lock:
-            if self._closed:
-                return
-            if not self._in_memory and os.getpid() == self._pid:
-                with _faults:
-                    self._checkpoint("TRUNCATE", time.monotonic())
-            self._close_connections()
+            order = min(max(kept.at_ms, contact_ms), now)
+            append_event(connection, kept, epoch, contact_ms, standing, now)
+        else:
+            order = kept.at_ms
+        claimed = None if order == kept.at_ms else kept.at_ms
+        connection.execute(INSERT_EVENT, (place, kept.id, order, *kept[2:], claimed, contact_ms, not sync))
+        if place > self._room[1] or erasures != self._room[0]:
+            self.shed(connection)
 
-    def _close_connections(self) -> None:
-        self._closed = True
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
-
-    def _connection(self) -> sqlite3.Connection:
-        if self._closed:
-            raise ProfileError("profile.closed", "the profile is closed; open it again")
-        if os.getpid() != self._pid:
-            raise ProfileError("profile.forked", "the profile was opened before a fork; open it again in the child")
-        shared = self._in_memory and self._connections
-        connection = self._connections[0] if shared else getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            with self._lock:
-                self._connections.append(connection)
-            self._local.connection = connection
-        return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        # Connections are used by their own thread, but closed by the one that calls close().
-        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint=0")
-            connection.execute("PRAGMA secure_delete=ON").fetchone()
-            connection.execute("PRAGMA trusted_schema=OFF")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application != APPLICATION_ID and (application or version or tables):
-            raise ProfileError("profile.not_a_profile", "the file is a SQLite database, but not a profile of xrec")
-        if version > SCHEMA_VERSION:
-            raise ProfileError("profile.newer", f"the profile has schema {version}; this SDK knows {SCHEMA_VERSION}")
-        if version < SCHEMA_VERSION:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};"
-                f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
-
-    @contextmanager
-    def _write(self, is_durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with _faults, self._turn:
-            connection = self._connection()
-            if is_durable:
-                connection.execute("PRAGMA synchronous=FULL")
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-            finally:
-                if is_durable:
-                    connection.execute("PRAGMA synchronous=NORMAL")
-            with self._lock:
-                self._writes += 1
-                is_due = self._writes % CHECKPOINT_EVERY_WRITES == 0
-            if is_due:
-                self._checkpoint("PASSIVE", time.monotonic())
-
-    def _shed(self, connection: sqlite3.Connection) -> None:
+    def shed(self, connection: Connection) -> None:
+        """Delete the oldest events where the profile holds more than ``max_events``."""
         count: int = connection.execute("SELECT count(*) FROM events").fetchone()[0]
         if count > self.max_events:
             spare = count - self.max_events + min(SHED, self.max_events // 10)
             oldest = "SELECT place FROM events ORDER BY at_ms, id LIMIT ?"
             connection.execute(f"DELETE FROM events WHERE place IN ({oldest})", (spare,))
-            connection.execute("UPDATE changes SET erasures = erasures + 1")
+            connection.execute("UPDATE state SET erasures = erasures + 1")
+            count -= spare
+        erasures, last = connection.execute("SELECT erasures, (SELECT max(place) FROM events) FROM state").fetchone()
+        self._room = (erasures, (last or 0) + self.max_events - count)
 
-    def _checkpoint(self, mode: str, until: float) -> bool:
-        """Move the log into the database; return whether all of it went, False where another process is at it."""
-        if self._in_memory:
-            return True
-        while True:
-            with try_lock(Path(f"{self.path}-checkpoint")) as is_free:
-                if is_free:
-                    busy, _, _ = self._connection().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-                    if not busy:
-                        return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.01)
+    def set_consent(self, purpose: str, granted: bool, *, policy: str = "") -> None:
+        """Keep what the user said to a purpose: ``personalise``, ``sync``, ``train`` or ``analytics``.
+
+        ``policy`` names the text that the user saw. It holds at once and survives a power cut. A grant of ``sync``
+        sends what this device has recorded; a withdrawal keeps what is on the device: :meth:`forget` erases it.
+        """
+        if purpose not in PURPOSES:
+            raise UsageError("usage.purpose", f"purpose is {purpose!r}; expected one of {', '.join(PURPOSES)}")
+        if not isinstance(granted, bool):
+            raise UsageError("usage.granted", f"granted is {granted!r}; expected True or False")
+        if policy != "":
+            _check_text("policy", policy)
+        from xrec_sdk import sync_view
+
+        now = self.clock_ms()
+        self.store.write(
+            lambda connection: sync_view.set_consent(connection, purpose, granted, policy, now), is_durable=True
+        )
+        if self.on_change:
+            self.on_change()
+
+    def consent(self) -> dict[str, bool]:
+        """Return for each purpose whether the user's consent to it stands; False before anything was said."""
+        flags = self.store.read(lambda connection: connection.execute(_CONSENT).fetchone())
+        return dict(zip(PURPOSES, map(bool, flags), strict=True))
+
+    def events(self) -> list[Event]:
+        """Return every event, by time and then by id, oldest first; whoever shows them to the user needs no consent."""
+        rows = self.store.read(
+            lambda connection: connection.execute(f"SELECT {COLUMNS} FROM events ORDER BY at_ms, id").fetchall()
+        )
+        return list(map(Event._make, rows))
+
+    def read(self, after: Mark | None = None) -> tuple[Mark, list[Event]]:
+        """Return the mark of the profile as it is and its events, by time and then by id, oldest first.
+
+        With ``after``, only those that came since that mark, by whatever process; where events have been erased since
+        (the returned mark has other ``erasures``) all that there are. None without consent to ``personalise``.
+        """
+        with self.store.faults, self.store.turn:
+            connection = self.store.connection()
+            rows = connection.execute(_READ, (after.place if after else 0,)).fetchall()
+            if after and rows[0][0] != after.erasures:
+                after = None
+                rows = connection.execute(_READ, (0,)).fetchall()
+        if rows[0][1] is None:
+            return after or Mark(rows[0][0], 0), []
+        return Mark(rows[0][0], max(row[1] for row in rows)), [Event._make(row[2:]) for row in rows]
+
+    def export(self) -> list[dict[str, object]]:
+        """Return every event as a JSON object, oldest first, with the time that the app claimed."""
+        rows = self.store.read(
+            lambda connection: connection.execute(f"SELECT {_CLAIMED} FROM events ORDER BY at_ms, id").fetchall()
+        )
+        return [Event._make(row)._asdict() for row in rows]
+
+    def forget(
+        self,
+        *,
+        item_id: str | None = None,
+        event: str | None = None,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+    ) -> int:
+        """Erase events from the database file and its log, and return how many there were.
+
+        Without arguments every event, else those that meet all that is given: of an item, of an event type, with a time
+        in [``from_ms``, ``to_ms``). Where the profile is synced, on every other device too, once they hear of it.
+        """
+        for name, text in (("item_id", item_id), ("event", event)):
+            if text is not None:
+                _check_text(name, text)
+        for time_ms in (from_ms, to_ms):
+            if time_ms is not None:
+                _check_time(time_ms)
+        from xrec_sdk import sync_view
+
+        named = {"item_id": item_id, "event": event, "from_ms": from_ms, "to_ms": to_ms}
+        asked = {name: value for name, value in named.items() if value is not None}
+        now = self.clock_ms()
+        count = self.store.write(lambda connection: sync_view.erase(connection, asked, now), is_durable=True)
+        self.wipe_log()
+        if self.on_change:
+            self.on_change()
+        return count
+
+    def wipe_log(self) -> None:
+        """Empty the log into the database, so that it holds nothing erased; ProfileError where a reader holds it."""
+        if not self.store.checkpoint("TRUNCATE", BUSY_TIMEOUT_S):
+            raise ProfileError(
+                "profile.busy",
+                "the events are deleted, but another reader keeps their bytes in the log; forget() again",
+            )
+
+    def _retire(self) -> None:
+        """Delete what is older than the retention; what the server holds it retires itself."""
+        self._retired_ms = self.clock_ms()
+        # Ids begin with the time at which they were made, which is when the event was recorded, whatever it claims.
+        first = uuid7(max(0, self._retired_ms - self.retention_ms), 0)
+        oldest = "SELECT min(id) FROM events"
+        if (self.store.read(lambda connection: connection.execute(oldest).fetchone())[0] or first) < first:
+            self.store.write(lambda connection: _delete_before(connection, first))
+            self.store.checkpoint("PASSIVE", 0.0)
+
+    def close(self) -> None:
+        """Move the log into the database and close every connection; closing twice is harmless."""
+        self.store.close()
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # SQLite does not wait here, whatever the timeout, where two processes turn a new file into a WAL one at once.
-    until = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= until:
-                raise
-        time.sleep(0.005)
+def _engine(key_provider: KeyProvider | None) -> Engine:
+    if key_provider is None:
+        return SqliteEngine()
+    from xrec_sdk.store_encrypted import EncryptedEngine
+
+    return EncryptedEngine(key_provider())
 
 
-class _Faults:
-    """Turns the errors of the file into a ProfileError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise _fault(error) from error
-        if isinstance(error, OSError):
-            raise ProfileError("profile.unavailable", f"the profile can't be opened: {error.strerror}") from error
-
-
-_faults = _Faults()
-
-_CODES = (
-    ("file is not a database", "profile.not_a_database", "the file is not a SQLite database"),
-    ("malformed", "profile.damaged", "the profile's file is damaged; delete it and start anew"),
-    ("disk is full", "profile.full", "the disk is full; nothing was written"),
-    ("locked", "profile.busy", "another writer held the profile for too long; nothing was written"),
-    ("closed", "profile.closed", "the profile is closed; open it again"),
-    ("no such", "profile.damaged", "the profile's file lacks a table; delete it and start anew"),
-)
+def _delete_before(connection: Connection, first: str) -> None:
+    connection.execute(
+        "DELETE FROM events WHERE id < ? AND NOT EXISTS"
+        " (SELECT * FROM rows WHERE rows.kind = 'event' AND rows.id = events.id)",
+        (first,),
+    )
+    connection.execute(
+        "UPDATE queue SET kind = 'nop', id = '', epoch = 0, hlc_ms = 0, hlc_counter = 0, contact_ms = 0, purpose = '',"
+        " body = '', shed_first = 0 WHERE seq IS NULL AND kind = 'event' AND id < ?",
+        (first,),
+    )
+    connection.execute("UPDATE state SET erasures = erasures + 1")
 
 
-def _fault(cause: sqlite3.Error) -> ProfileError:
-    text = str(cause)
-    for part, code, message in _CODES:
-        if part in text:
-            return ProfileError(code, message)
-    return ProfileError("profile.unavailable", f"the profile can't be opened, read or written: {text}")
+def _check_count(name: str, count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(f"usage.{name}", f"{name} is {count!r}; expected a whole number from 1")
+    return count
 
 
 def _check_text(name: str, text: str) -> str:
@@ -321,7 +305,10 @@ def _check_text(name: str, text: str) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_time(at_ms: int) -> int:

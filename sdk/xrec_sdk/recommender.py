@@ -112,6 +112,7 @@ class Recommender:
     ) -> str:
         """Keep what the user did and return the event's id; it is durable once this has returned.
 
+        Raises ProfileError ``profile.no_consent`` before the user has consented to ``personalise``: nothing is kept.
         Items and event types that the bundle does not know are kept too: a later bundle may know them.
         """
         return self.profile.record(event, item_id, device, self._clock_ms() if at_ms is None else at_ms, value)
@@ -125,7 +126,10 @@ class Recommender:
         device: str = UNKNOWN_DEVICE,
         at_ms: int | None = None,
     ) -> str:
-        """Keep what the user did with a recommended item (or an ``impression`` of it) and return the event's id."""
+        """Keep what the user did with a recommended item (or an ``impression`` of it) and return the event's id.
+
+        Needs consent as :meth:`record` does.
+        """
         at_ms = self._clock_ms() if at_ms is None else at_ms
         return self.profile.record(event, item_id, device, at_ms, recommendation_id=recommendation_id)
 
@@ -150,9 +154,9 @@ class Recommender:
         buying again instead; None is the bundle's default. ``where`` is ``{"category": name or names}`` or a function
         of a catalogue entry. ``max_per_category`` caps each category (items of none are free). ``diversity`` from 0 to
         1 trades score for unlikeness. ``personalised=False`` does not read the profile: the popular items, the rules of
-        the call applied. ``context`` is what the ranker reads of the moment where the app knows better:
-        ``{"device": name}``, else the last event's, and ``{"hour": 0 to 24}`` in UTC, else the clock's. ``explain``
-        adds reasons.
+        the call applied; so it is without consent to ``personalise``. ``context`` is what the ranker reads of the
+        moment where the app knows better: ``{"device": name}``, else the last event's, and ``{"hour": 0 to 24}`` in
+        UTC, else the clock's. ``explain`` adds reasons.
         """
         _check_count("k", k, 0)
         if max_per_category is not None:
@@ -207,13 +211,29 @@ class Recommender:
             for item_id, row, score in zip(known_ids, rows, scores, strict=True)
         }
 
-    def forget(self) -> int:
-        """Erase the profile from the disk and return how many events it held."""
-        return self.profile.forget()
+    def set_consent(self, purpose: str, granted: bool, *, policy: str = "") -> None:
+        """Keep what the user said to a purpose; see :meth:`Profile.set_consent`. It holds at once, offline too."""
+        self.profile.set_consent(purpose, granted, policy=policy)
+
+    def consent(self) -> dict[str, bool]:
+        """Return for each purpose whether the user's consent to it stands; False before anything was said."""
+        return self.profile.consent()
+
+    def forget(
+        self,
+        *,
+        item_id: str | None = None,
+        event: str | None = None,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+    ) -> int:
+        """Erase the profile, or the events that meet all that is given; return how many. See :meth:`Profile.forget`."""
+        return self.profile.forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
 
     def export_my_data(self) -> dict[str, object]:
         """Return all that is kept of the user, as JSON values."""
-        return {"format": "xrec-profile", "format_version": 1, "events": self.profile.export()}
+        kept = {"events": self.profile.export(), "consent": self.profile.consent()}
+        return {"format": "xrec-profile", "format_version": 1, **kept}
 
     def close(self) -> None:
         """Close the profile; later calls that need it raise ProfileError ``profile.closed``."""

@@ -218,6 +218,7 @@ def own_bundle(tmp_path: Path) -> Handmade:
 def recommender(shared_bundle: Handmade) -> Iterator[Recommender]:
     """Return a Recommender with an empty profile in memory and a clock that stands at NOW_MS."""
     with Recommender(shared_bundle.folder, trusted_keys=[shared_bundle.key], clock_ms=lambda: NOW_MS) as made:
+        made.set_consent("personalise", True)
         yield made
 
 

@@ -36,6 +36,7 @@ def test_opened_with_a_file_it_serves_many_at_once_and_closes(shared_bundle, tmp
         async with await AsyncRecommender.open(
             shared_bundle.folder, path, trusted_keys=[shared_bundle.key]
         ) as recommender:
+            await recommender.set_consent("personalise", True)
             await asyncio.gather(*(recommender.record("view", f"sku-{n}", device="pc") for n in range(20)))
             lists = await asyncio.gather(*(recommender.recommend(3) for _ in range(20)))
             assert len({tuple(item.item_id for item in listed) for listed in lists}) == 1

@@ -202,6 +202,7 @@ def test_a_prior_counts_for_recommendations_and_not_for_similar_items(own_bundle
         first = after.recommend(1)[0]
         assert (first.item_id, first.score) == ("sku-123", 1000.0)
         assert after.score(["sku-123", "sku-0"]) == {"sku-123": 1000.0, "sku-0": 0.0}
+        after.set_consent("personalise", True)
         after.record("purchase", "sku-7", device="phone")
         assert after.recommend(1)[0].item_id == "sku-123"
         assert after.score(["sku-123"])["sku-123"] > 900

@@ -43,6 +43,7 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportModel]
 
 def opened(folder: Path, now_ms: int = NOW_MS) -> Recommender:
     made = Recommender(folder, trusted_keys=[KEY], clock_ms=lambda: now_ms)
+    made.set_consent("personalise", True)
     for day, item_id in enumerate(BOUGHT):
         made.record("purchase", item_id, device="pc", at_ms=NOW_MS - (9 - day) * DAY_MS)
     return made
@@ -116,6 +117,7 @@ def test_rules_keep_each_item_with_its_own_probability(ranked: tuple[Path, Expor
 
 def test_nothing_is_said_where_nothing_is_known_of_the_user(ranked: tuple[Path, ExportModel]) -> None:
     with Recommender(ranked[0], trusted_keys=[KEY], clock_ms=lambda: NOW_MS) as recommender:
+        recommender.set_consent("personalise", True)
         assert {item.probability for item in recommender.recommend(k=5)} == {None}
         recommender.record("purchase", "not in this bundle", device="pc")
         assert {item.probability for item in recommender.recommend(k=5)} == {None}

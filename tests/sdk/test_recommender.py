@@ -217,6 +217,7 @@ def test_two_recommenders_on_one_file_see_each_other(shared_bundle, tmp_path):
         Recommender(shared_bundle.folder, tmp_path / "p.db", **options) as other,
     ):
         assert ids(other.recommend(1)) == ["sku-0"]
+        one.set_consent("personalise", True)
         one.record("purchase", "sku-0", device="phone")
         assert "sku-0" not in ids(other.recommend(ITEMS))
 
@@ -234,6 +235,7 @@ profile.close()
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.db"), *words], check=True)
 
     with Recommender(shared_bundle.folder, tmp_path / "p.db", trusted_keys=[shared_bundle.key]) as made:
+        made.set_consent("personalise", True)
         made.record("view", "sku-5", device="phone", at_ms=NOW_MS)
         assert ids(made.recommend(3)) == ids(made.recommend(3)) != ["sku-0", "sku-1", "sku-2"]
         for at_ms in (NOW_MS + 1, NOW_MS - 1):  # after the last event, and before it
@@ -253,6 +255,7 @@ def test_events_as_they_come_give_what_a_fresh_reader_of_the_profile_gives(share
         return [(item.item_id, item.score, item.reasons) for listed in asked for item in listed]
 
     with Recommender(shared_bundle.folder, tmp_path / "p.db", **options) as made:
+        made.set_consent("personalise", True)
         for number in range(120):
             event, device = random.choice(["view", "purchase", "wished"]), random.choice(["phone", "pc", "watch"])
             late_by_ms = int(random.choice([0, 0, 0, 0, random.integers(0, 90_000)]))
@@ -300,6 +303,7 @@ def test_an_array_that_changes_between_two_calls_is_read_anew(recommender):
 
 def test_threads_record_and_recommend_at_once(shared_bundle, tmp_path):
     with Recommender(shared_bundle.folder, tmp_path / "p.db", trusted_keys=[shared_bundle.key]) as made:
+        made.set_consent("personalise", True)
         failures = []
 
         def work(number):
@@ -342,6 +346,8 @@ def test_the_module_functions_need_init_and_then_share_one_recommender(shared_bu
     assert caught.value.code == "usage.not_initialised"
     xrec_sdk.init(shared_bundle.folder, profile=tmp_path / "p.db", trusted_keys=[shared_bundle.key])
     try:
+        xrec_sdk.set_consent("personalise", True)
+        assert xrec_sdk.consent()["personalise"] is True
         xrec_sdk.record("purchase", "sku-0", device="phone")
         assert xrec_sdk.recommend(1)[0].item_id != "sku-0"
         assert xrec_sdk.similar("sku-1", 1) and xrec_sdk.score(["sku-1"])
@@ -361,6 +367,7 @@ def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(s
     rows, events = random.integers(0, 9, size=40).astype(np.int32), random.integers(1, 3, size=40).astype(np.int32)
     at_ms = np.cumsum(random.integers(0, 4_000_000, size=40))
     profile, taste, read = Profile(":memory:"), Taste(), 0
+    profile.set_consent("personalise", True)
     for part in np.split(np.arange(40), [1, 7, 8, 30]):
         for place in part:
             name = vocabulary.events[events[place] - 1]
@@ -377,7 +384,19 @@ def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(s
 
 
 @pytest.mark.parametrize(
-    "name", ["record", "recommend", "similar", "score", "feedback", "forget", "export_my_data", "close"]
+    "name",
+    [
+        "record",
+        "recommend",
+        "similar",
+        "score",
+        "feedback",
+        "set_consent",
+        "consent",
+        "forget",
+        "export_my_data",
+        "close",
+    ],
 )
 def test_a_module_function_takes_what_its_method_takes(name):
     (_, *method), function = inspect.signature(getattr(Recommender, name)).parameters.values(), getattr(xrec_sdk, name)

@@ -234,6 +234,7 @@ def listed(item: Any, has_ranker: bool) -> dict[str, Any]:
 def open_recommender(path: Path, asked: Mapping[str, Any]) -> Recommender:
     """Return a Recommender of the case's bundle whose profile holds the case's events."""
     recommender = Recommender(path, trusted_keys=[public_key()], clock_ms=lambda: asked["now_ms"])
+    recommender.set_consent("personalise", True)
     for event in asked["events"]:
         recommender.record(**event)
     return recommender

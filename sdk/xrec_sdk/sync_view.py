@@ -1,0 +1,306 @@
+"""What the user sees of a synced profile: every change of the sync tables, and `events` kept in step with it.
+
+`events`, which the recommender reads, holds the rows of the server, over them what this device said and has not seen
+come back, and what it never queued (`is_local`). The rules are sync_device.py; all here runs in the caller's
+transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from xrec_sdk import sync
+from xrec_sdk import sync_device as rules
+from xrec_sdk.event import COLUMNS, INSERT_EVENT, PURPOSES, Event
+from xrec_sdk.eventid import new_event_id
+from xrec_sdk.store import Connection
+from xrec_sdk.sync import LIMITS, Changes, Key, Limits, Op, Queued, Replica, Row, Standing
+from xrec_sdk.sync_body import Criteria, compact_json, criteria, takes
+from xrec_sdk.sync_merge import order_ms
+from xrec_sdk.sync_tables import (
+    OP,
+    PUT_OP,
+    UNSENT,
+    Rows,
+    erasures_said,
+    forget_dead,
+    is_held,
+    keep_dead,
+    nop,
+    op_of,
+    put_standing,
+    queued,
+    replica,
+    standing,
+    write,
+)
+
+_body = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def event_body(event: Event, at_ms: int) -> str:
+    """Return the body of an event's operation."""
+    body: dict[str, object] = {"id": event.id, "at_ms": at_ms, "event": event.event, "item_id": event.item_id}
+    body["device"] = event.device
+    if event.value is not None:
+        body["value"] = event.value
+    if event.recommendation_id is not None:
+        body["recommendation_id"] = event.recommendation_id
+    return _body(body)
+
+
+def append_event(
+    connection: Connection,
+    event: Event,
+    epoch: int,
+    contact_ms: int,
+    tail: Sequence[int],
+    now_ms: int,
+    limits: Limits = LIMITS,
+) -> None:
+    """Queue an event as `sync_device.record` would, without reading the queue; consent is the caller's to check.
+
+    ``tail`` is last_dseq, acked and the clock's milliseconds and counter.
+    """
+    last_dseq, acked, hlc_ms, hlc_counter = tail
+    hlc = (now_ms, 0) if now_ms > hlc_ms else (hlc_ms, hlc_counter + 1)
+    dseq, shed_first = last_dseq + 1, 2 if event.event == "view" else 1
+    values = (dseq, "event", event.id, epoch, *hlc, contact_ms, "personalise", event_body(event, event.at_ms))
+    connection.execute(PUT_OP, (None, shed_first, *values))
+    connection.execute("UPDATE state SET last_dseq = ?, hlc_ms = ?, hlc_counter = ?", (dseq, *hlc))
+    if dseq - acked > limits.queue_ops:
+        _shed(connection, limits, now_ms)
+
+
+def _shed(connection: Connection, limits: Limits, now_ms: int) -> None:
+    spare = connection.execute(f"SELECT count(*) FROM queue WHERE {UNSENT}").fetchone()[0] - limits.queue_ops
+    if spare <= 0:
+        return
+    now = standing(connection)
+    victims: list[Queued] = []
+    for shed_first in (2, 1):
+        where = f"{UNSENT} AND shed_first = ? AND dseq > ? ORDER BY dseq LIMIT ?"
+        found = connection.execute(f"SELECT {OP} FROM queue WHERE {where}", (shed_first, now.sent, spare)).fetchall()
+        victims += [Queued(op_of(row)) for row in found[: spare - len(victims)]]
+    nops = tuple(replace(one, op=nop(one.op.dseq)) for one in victims)
+    commit(connection, Changes(replace(now, shed=now.shed + len(victims)), put_queue=nops), now_ms)
+
+
+def set_consent(connection: Connection, purpose: str, granted: bool, policy: str, now_ms: int) -> None:
+    """Say a consent; saying again what stands, of the same policy, says nothing."""
+    flag, policies = connection.execute(f"SELECT {purpose}, policies FROM state").fetchone()
+    if bool(flag) == granted and json.loads(policies).get(purpose) == policy:
+        return
+    commit(connection, rules.consent_change(replica(connection), purpose, granted, policy, now_ms), now_ms)
+
+
+def erase(connection: Connection, asked: Mapping[str, object], now_ms: int) -> int:
+    """Erase the events that meet ``asked`` here, and everywhere where the profile is synced; return how many."""
+    erasure, body = criteria(compact_json(asked)), compact_json(asked)
+    count = _erase_view(connection, erasure)
+    is_synced = connection.execute("SELECT sync FROM state").fetchone()[0] or standing(connection).device
+    if is_synced:
+        commit(
+            connection, rules.record(replica(connection), "erase", new_event_id(), body, "personalise", now_ms), now_ms
+        )
+    forget_dead(connection, erasure)
+    connection.execute("UPDATE state SET erasures = erasures + 1")
+    return count
+
+
+def _erase_view(connection: Connection, erasure: Criteria, where: str = "1") -> int:
+    at_ms = "coalesce(claimed_ms, at_ms)"
+    named: dict[str, str | int | None] = {"item_id = ?": erasure.item_id, "event = ?": erasure.event}
+    named |= {f"{at_ms} >= ?": erasure.from_ms, f"{at_ms} < ?": erasure.to_ms}
+    asked = {part: value for part, value in named.items() if value is not None}
+    where = " AND ".join((where, *asked))
+    values = tuple(asked.values())
+    count: int = connection.execute(f"SELECT count(*) FROM events WHERE {where}", values).fetchone()[0]
+    connection.execute(f"DELETE FROM events WHERE {where}", values)
+    return count
+
+
+def commit(connection: Connection, changes: Changes, now_ms: int) -> bool:
+    """Write the changes in the caller's transaction, bring what the user sees in step, and say if that erased any."""
+    was, pending = standing(connection), erasures_said(connection)
+    known = {key for key in (row.key for row in changes.put_rows) if key.kind == "erase" and is_held(connection, key)}
+    touched = write(connection, changes, was.cursor)
+    put_standing(connection, changes.standing)
+    is_said = any(key.kind == "consent" for key in _keys(changes))
+    if is_said:
+        _put_consents(connection)
+    fresh = [row for row in changes.put_rows if row.kind == "erase" and row.key not in known]
+    is_erased = _erase_local(connection, changes, was, pending, [row for row in fresh if row.id not in pending])
+    keep_dead(connection, changes.dead)
+    hidden = [op for op, seq in erasures_said(connection).values() if seq is None or seq > changes.standing.cursor]
+    if len(hidden) < sum(seq is None or seq > was.cursor for _, seq in pending.values()):
+        # An erasure of this device is done: what it hid may show again, if the server still brings it.
+        held = connection.execute("SELECT id FROM rows WHERE kind = 'event'").fetchall()
+        touched = {**dict.fromkeys((id for (id,) in held), None), **touched}
+    _show(connection, touched, _View(connection, changes, was.epoch, [criteria(op.body) for op in hidden], now_ms))
+    if is_said:
+        _queue_local(connection, now_ms)
+    return is_erased or bool(fresh)
+
+
+def _keys(changes: Changes) -> Iterator[Key]:
+    yield from changes.drop_rows
+    yield from (row.key for row in changes.put_rows)
+    yield from (one.op.key for one in changes.put_queue)
+
+
+def _put_consents(connection: Connection) -> None:
+    """Write what now stands of each purpose where every write looks, whatever it was joined from."""
+    rows = {Key("consent", purpose) for purpose in PURPOSES}
+    held = {key: row for key, row in ((key, Rows(connection).get(key)) for key in rows) if row is not None}
+    said = Replica(standing(connection), held, queued(connection, "kind = 'consent'"))
+    registers = {purpose: rules.consent(said, purpose) for purpose in PURPOSES}
+    policies = {name: one.policy for name, one in registers.items() if one.was_granted or one.refused}
+    flags = [registers[purpose].is_granted for purpose in PURPOSES]
+    was = connection.execute("SELECT personalise FROM state").fetchone()[0]
+    columns = ", ".join(f"{purpose} = ?" for purpose in PURPOSES)
+    values = (*flags, compact_json(policies), bool(was) != flags[0])
+    connection.execute(f"UPDATE state SET {columns}, policies = ?, erasures = erasures + ?", values)
+
+
+def _erase_local(
+    connection: Connection,
+    changes: Changes,
+    was: Standing,
+    own: Mapping[str, tuple[Op, int | None]],
+    erasures: Sequence[Row],
+) -> bool:
+    """Erase what was never queued, and the dead, as other devices' erasures ask; say whether anything was erased.
+
+    What a device said after its own erasure stands; a device that gives up its rows gives up all.
+    """
+    now = changes.standing
+    is_given_up = was.is_rebuilt and not now.is_rebuilt and (now.checked > was.checked or now.must_register)
+    is_own_epoch = any(criteria(op.body).is_everything for op, _ in own.values())
+    is_taken = is_given_up or (now.epoch > was.epoch and not is_own_epoch and was.device != "")
+    if is_taken:
+        connection.execute("DELETE FROM events WHERE is_local")
+    if is_given_up or now.epoch > was.epoch:
+        forget_dead(connection, Criteria())
+    for row in erasures:
+        erasure = criteria(row.body)
+        if not erasure.is_everything:
+            _erase_view(connection, erasure, "is_local")
+            forget_dead(connection, erasure)
+    if is_taken or erasures:
+        connection.execute("UPDATE state SET erasures = erasures + 1")
+    return is_given_up or now.epoch > was.epoch
+
+
+class _View:
+    """What the user should see of one event, once the changes are written."""
+
+    def __init__(
+        self, connection: Connection, changes: Changes, was_epoch: int, hidden: Sequence[Criteria], now_ms: int
+    ) -> None:
+        self._connection = connection
+        self._rows = Rows(connection)
+        self._changes = changes
+        self._was_epoch = was_epoch
+        self._hidden = hidden
+        self._now_ms = now_ms
+        self._own: dict[str, Op] | None = None
+        flags = connection.execute("SELECT personalise, sync FROM state").fetchone()
+        self._is_granted = all(flags)
+        self._codes = {one.op.id: one.code for one in changes.dead}
+        erasures = [row.body for row in changes.put_rows if row.kind == "erase"]
+        erasures += [one.op.body for one in changes.put_queue if one.op.kind == "erase"]
+        self._erasures = list(map(criteria, erasures))
+
+    def event(self, id: str) -> tuple[int, Event] | None:
+        """Return the time that was claimed and the event with its time for ranking; None where there is none."""
+        row = self._rows.get(Key("event", id))
+        if row is not None and not any(_takes(erasure, row.body) for erasure in self._hidden):
+            return event_of(row.body, row.order_ms)
+        op = self._pending().get(id)
+        if op is None:
+            return None
+        at_ms: int = json.loads(op.body)["at_ms"]
+        return event_of(op.body, order_ms(at_ms, op.contact_ms, self._now_ms))
+
+    def _pending(self) -> dict[str, Op]:
+        """Return what this device said that the cursor has not passed, by id."""
+        if self._own is None:
+            where = "kind = 'event' AND (seq IS NULL OR seq > ?)"
+            cursor = self._changes.standing.cursor
+            self._own = {one.op.id: one.op for one in queued(self._connection, where, (cursor,))}
+        return self._own
+
+    def is_only_unsent(self, op: Op | None) -> bool:
+        """Whether an operation that is no longer queued was taken back for want of consent: it stays here, unsent."""
+        if op is None or self._changes.standing.epoch != self._was_epoch:
+            return False
+        code = self._codes.get(op.id)
+        is_erased = any(_takes(erasure, op.body) for erasure in self._erasures)
+        return code == sync.NO_CONSENT or (code is None and not self._is_granted and not is_erased)
+
+
+def _takes(erasure: Criteria, body: str) -> bool:
+    return erasure.is_everything or takes(erasure, body)
+
+
+def event_of(body: str, at_ms: int) -> tuple[int, Event] | None:
+    """Return the claimed time and the event of a body, with ``at_ms`` as its time; None where it can't be read."""
+    try:
+        fields = json.loads(body)
+        texts = [fields[name] for name in ("id", "event", "item_id", "device")]
+        value, shown = fields.get("value"), fields.get("recommendation_id")
+        claimed = fields["at_ms"]
+        is_well = all(isinstance(text, str) for text in (*texts, shown or "")) and type(claimed) is int
+        if not is_well or isinstance(value, (bool, str, list, dict)):
+            return None
+        id, event, item_id, device = texts
+        return claimed, Event(id, at_ms, event, item_id, device, value, shown)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _show(connection: Connection, touched: Mapping[str, Op | None], view: _View) -> None:
+    """Bring the events that may look otherwise in step with rows and queue."""
+    last = connection.execute("SELECT max(place) FROM events").fetchone()[0] or 0
+    is_changed = False
+    for id, op in touched.items():
+        wanted = view.event(id)
+        shown = connection.execute("SELECT at_ms, is_local FROM events WHERE id = ?", (id,)).fetchone()
+        if wanted is None:
+            if shown is None or shown[1]:
+                continue
+            if view.is_only_unsent(op):
+                connection.execute("UPDATE events SET is_local = 1 WHERE id = ?", (id,))
+            else:
+                connection.execute("DELETE FROM events WHERE id = ?", (id,))
+                is_changed = True
+            continue
+        claimed, event = wanted
+        differs = None if claimed == event.at_ms else claimed
+        if shown is None:
+            last += 1
+            connection.execute(INSERT_EVENT, (last, *event, differs, 0, 0))
+        elif tuple(shown) != (event.at_ms, 0):
+            update = "UPDATE events SET at_ms = ?, claimed_ms = ?, is_local = 0 WHERE id = ?"
+            connection.execute(update, (event.at_ms, differs, id))
+            is_changed |= shown[0] != event.at_ms
+    if is_changed:
+        connection.execute("UPDATE state SET erasures = erasures + 1")
+
+
+def _queue_local(connection: Connection, now_ms: int, limits: Limits = LIMITS) -> None:
+    """Queue what this device kept to itself, where sync has now been granted."""
+    if not all(connection.execute("SELECT personalise, sync FROM state").fetchone()):
+        return
+    found = f"SELECT contact_ms, coalesce(claimed_ms, at_ms), {COLUMNS} FROM events WHERE is_local ORDER BY place"
+    for contact_ms, claimed, *fields in connection.execute(found).fetchall():
+        epoch, *tail = connection.execute("SELECT epoch, last_dseq, acked, hlc_ms, hlc_counter FROM state").fetchone()
+        event, at_ms = Event._make(fields), order_ms(claimed, contact_ms, now_ms)
+        append_event(connection, event._replace(at_ms=claimed), epoch, contact_ms, tail, now_ms, limits)
+        differs = None if at_ms == claimed else claimed
+        update = "UPDATE events SET at_ms = ?, claimed_ms = ?, is_local = 0 WHERE id = ?"
+        connection.execute(update, (at_ms, differs, event.id))
+    connection.execute("UPDATE state SET erasures = erasures + 1")
