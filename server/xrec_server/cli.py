@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -12,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from xrec_sdk.errors import XrecError
 from xrec_sdk.version import __version__
+
+from xrec_server.errors import ServerError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,6 +106,29 @@ def restored(database: str, ledger: str, as_json: bool) -> None:
 
     count = asyncio.run(restore(database, ledger))
     click.echo(json.dumps({"profiles": count}) if as_json else f"applied the ledger to {count} profiles")
+
+
+@main.command()
+@data_options
+@click.option("--keys", type=click.Path(path_type=Path), help="JWKS or PEM file of the public keys of tokens.")
+@click.option("--secret", type=click.Path(path_type=Path), help="File of the tenant's secret.")
+@click.option("--json", "as_json", is_flag=True, help="Print name, found and is_wrong of each as JSON.")
+@reports_errors
+def doctor(database: str, ledger: str, keys: Path | None, secret: Path | None, as_json: bool) -> None:
+    """Check libraries, SQLite, keys, the database, its ledger, the clock and free space; writes nothing.
+
+    Example: xrec-server doctor --database profiles.db --ledger ledger.db --keys jwks.json --secret secret
+    """
+    from xrec_server.doctor import examine
+
+    found = examine(database, ledger, keys, secret)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+    else:
+        for one in found:
+            click.echo(f"{'WRONG ' if one.is_wrong else ''}{one.name}: {one.found}")
+    if wrong := [one.name for one in found if one.is_wrong]:
+        raise ServerError("server.doctor", f"to be put right: {', '.join(wrong)}")
 
 
 @main.command("keygen-dev")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from contextlib import closing
 
 import uvicorn
 
@@ -58,8 +59,8 @@ async def open_server(settings: Settings) -> Server:
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. The one line of standard output is JSON with the address."""
     log_to_stderr()
-    listener = listen(host, port)
-    asyncio.run(_serve(settings, listener))
+    with closing(listen(host, port)) as listener:
+        asyncio.run(_serve(settings, listener))
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
@@ -75,10 +76,14 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer waits 40 ms for an ACK.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise ServerError("server.address", f"can't listen on {host}: {error}") from error
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2_048)
     except OSError as error:
+        listener.close()
         raise ServerError("server.address", f"can't listen on {host} port {port}: {error}") from error
     return listener
 

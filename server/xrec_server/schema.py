@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from importlib import resources
+from pathlib import Path
 
 from xrec_server.errors import ServerError
 
@@ -13,6 +14,18 @@ def migrations(folder: str) -> list[tuple[int, str]]:
     files = (resources.files("xrec_server") / "migrations" / folder).iterdir()
     found = [(int(file.name[:3]), file.read_text(encoding="utf-8")) for file in files if file.name.endswith(".sql")]
     return sorted(found)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a SQLite file in WAL mode, for one thread at a time."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA busy_timeout=10000").fetchall()
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def migrate_sqlite(connection: sqlite3.Connection, folder: str) -> None:

@@ -33,7 +33,7 @@ from xrec_server.rows import (
     row_of,
     row_values,
 )
-from xrec_server.schema import migrate_sqlite
+from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.sqlite_ledger import SqliteLedger
 from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
 from xrec_server.writer import Writer
@@ -69,7 +69,10 @@ class SqliteStore:
             if not opened.enter_context(try_lock(path.with_name(f"{path.name}.lock"))):
                 raise ServerError("server.database_in_use", f"another server has {path.name} open: stop that one first")
             try:
-                self._connection = opened.enter_context(closing(_connect(path, synchronous)))
+                self._connection = opened.enter_context(closing(connect(path)))
+                for pragma in (f"synchronous={synchronous}", "secure_delete=ON"):
+                    self._connection.execute(f"PRAGMA {pragma}").fetchall()
+                migrate_sqlite(self._connection, "sqlite")
                 self._ledger = opened.enter_context(closing(SqliteLedger(ledger)))
                 if not is_restoring:
                     refuse_a_backup(self._ledger.mark(), self._mark(), has_profiles=bool(self._profiles("", 1)))
@@ -196,14 +199,6 @@ class SqliteStore:
         self._must_truncate |= bool(writes.drop) or writes.purge_below_epoch is not None
         if writes.profile.head != loaded.profile.head:
             self._changed.add(profile)
-
-
-def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "secure_delete=ON", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    migrate_sqlite(connection, "sqlite")
-    return connection
 
 
 def _row_queries(number: int, profile: Profile, need: Need) -> Iterable[tuple[str, tuple[Any, ...]]]:

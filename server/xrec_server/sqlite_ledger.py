@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 from xrec_sdk.sync_server import Ledger
 
 from xrec_server.rows import ROW, ledger_of, row_of, row_values
-from xrec_server.schema import migrate_sqlite
+from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.store import LedgerLines
 
 _HEAD = "generation, epoch, erased_by, forgotten"
@@ -20,10 +19,13 @@ class SqliteLedger:
     """The ledger's file; used by one thread at a time. Its commits always reach the disk (synchronous=FULL)."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-            self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        migrate_sqlite(self._connection, "ledger")
+        self._connection = connect(path)
+        try:
+            self._connection.execute("PRAGMA synchronous=FULL").fetchall()
+            migrate_sqlite(self._connection, "ledger")
+        except BaseException:
+            self._connection.close()
+            raise
 
     def put(self, profile: str, lines: LedgerLines) -> None:
         """Write lines; the transaction that this begins ends with ``commit``."""
