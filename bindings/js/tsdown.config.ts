@@ -5,7 +5,7 @@ const shared = { minify: true, target: "es2022", platform: "neutral" } as const;
 export default defineConfig([
   {
     ...shared,
-    entry: ["src/browser.ts", "src/node.ts", "src/core.ts"],
+    entry: { browser: "src/browser.ts", node: "src/node.ts", core: "src/core.ts", indexeddb: "src/profileIndexedDb.ts" },
     format: ["esm", "cjs"],
     dts: true,
     deps: { neverBundle: [/^onnxruntime-/, /^node:/], onlyBundle: ["@noble/ed25519", "@noble/hashes", "idb"] },

@@ -161,9 +161,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function isNewer(version: string, than: string): boolean {
-  const [left, right] = [version.split(".").map(Number), than.split(".").map(Number)];
-  const place = left.findIndex((part, at) => part !== right[at]);
-  return place >= 0 && left[place] > right[place];
+  const [left, right] = [version, than].map((text) => text.replace(/\d+/g, (part) => part.padStart(6, "0")));
+  return left > right; // of like lengths, so that the order of texts is that of numbers
 }
 
 function isName(value: unknown): value is string {

@@ -3,7 +3,6 @@
 import { decodeBase64 } from "./base64";
 import type { Crypto } from "./crypto";
 import { BundleUntrusted, UsageError } from "./errors";
-import { decodeUtf8 } from "./utf8";
 
 export const MAX_SIGNATURE_FILE_BYTES = 1024;
 // The one spelling that the exporter writes, so that a signature file cannot be changed unseen.
@@ -44,18 +43,10 @@ function keyBytes(key: string): Uint8Array | null {
 }
 
 function readSignature(bytes: Uint8Array): { key: string; publicKey: Uint8Array; signature: Uint8Array } {
-  const match = bytes.length <= MAX_SIGNATURE_FILE_BYTES ? SPELLING.exec(textOf(bytes)) : null;
+  const match = bytes.length <= MAX_SIGNATURE_FILE_BYTES ? SPELLING.exec(String.fromCharCode(...bytes)) : null;
   const [publicKey, signature] = match ? [keyBytes(match[1]), decodeBase64(match[2])] : [null, null];
   if (!match || !publicKey || signature?.length !== 64) {
     throw new BundleUntrusted("bundle.signature_malformed", "manifest.sig is not a signature as xrec writes it");
   }
   return { key: match[1], publicKey, signature };
-}
-
-function textOf(bytes: Uint8Array): string {
-  try {
-    return decodeUtf8(bytes);
-  } catch {
-    return "";
-  }
 }

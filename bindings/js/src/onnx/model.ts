@@ -119,7 +119,7 @@ function read(bytes: Uint8Array): Message {
   return message;
 }
 
-function readInner(field: Field): Message {
+function readInner(field: Field | undefined): Message {
   return read(bytesOf(field));
 }
 
@@ -127,22 +127,20 @@ function allOf(message: Message, number: number): readonly Field[] {
   return message.get(number) ?? [];
 }
 
-/** The last field of a number: it is the one that counts, where only one is meant. */
-function oneOf(message: Message, number: number): Field {
-  const field = allOf(message, number).at(-1);
-  if (!field) throw new Error(`field ${number} is missing`);
-  return field;
+/** The last field of a number, which is the one that counts, where only one is meant. */
+function oneOf(message: Message, number: number): Field | undefined {
+  return allOf(message, number).at(-1);
 }
 
 function numberOf(message: Message, number: number): number {
-  return message.has(number) ? oneOf(message, number).value : 0;
+  return oneOf(message, number)?.value ?? 0;
 }
 
 function textOf(message: Message, number: number): string {
   return message.has(number) ? decodeUtf8(bytesOf(oneOf(message, number))) : "";
 }
 
-function bytesOf(field: Field): Uint8Array {
-  if (!field.bytes) throw new Error(`field ${field.number} holds a number`);
+function bytesOf(field: Field | undefined): Uint8Array {
+  if (!field?.bytes) throw new Error("a field is missing, or a number");
   return field.bytes;
 }

@@ -1,0 +1,119 @@
+/** What the frames and tabs share: consents, basket and language beside the profile; each hears of the others' changes. */
+
+import type { Event, ProfileStore } from "@xrec/sdk/core";
+import { openDB, type IDBPDatabase } from "idb";
+
+const NAME = "corner-shop";
+
+export type Language = "en" | "zh";
+
+/** What the user has said, and what lies in the basket, by item; `isAsked` once the user has answered. */
+export interface Shared {
+  readonly isAsked: boolean;
+  /** Keep what I buy and look at. */
+  readonly remembers: boolean;
+  /** Use it to choose for me. */
+  readonly personalises: boolean;
+  readonly basket: Readonly<Record<string, number>>;
+  readonly language: Language;
+}
+
+/** How a list was made, for who watches. */
+export interface Measured {
+  readonly device: string;
+  readonly listMs: number;
+  readonly loadMs: number;
+  readonly items: number;
+  readonly release: number;
+  readonly bytes: number;
+  readonly key: string;
+}
+
+export type Message = { kind: "changed" } | { kind: "measured"; measured: Measured };
+
+const FRESH: Shared = { isAsked: false, remembers: false, personalises: false, basket: {}, language: languageOf(navigator.language) };
+
+function languageOf(tag: string): Language {
+  return tag.toLowerCase().startsWith("zh") ? "zh" : "en";
+}
+
+/** The shared state, in IndexedDB, and the channel between the frames. */
+export class Store {
+  readonly #channel = new BroadcastChannel(NAME);
+
+  private constructor(private readonly database: IDBPDatabase) {}
+
+  static async open(): Promise<Store> {
+    return new Store(await openDB(NAME, 1, { upgrade: (fresh) => void fresh.createObjectStore("shared") }));
+  }
+
+  async read(): Promise<Shared> {
+    return { ...FRESH, ...((await this.database.get("shared", "state")) as Partial<Shared> | undefined) };
+  }
+
+  /** Change the state in one transaction, and let everyone know, this frame too. */
+  async change(change: (shared: Shared) => Partial<Shared>): Promise<void> {
+    const transaction = this.database.transaction("shared", "readwrite");
+    const before = { ...FRESH, ...((await transaction.store.get("state")) as Partial<Shared> | undefined) };
+    await transaction.store.put({ ...before, ...change(before) }, "state");
+    await transaction.done;
+    this.say({ kind: "changed" });
+  }
+
+  /** Back to the first visit, but for the language. */
+  forget(): Promise<void> {
+    return this.change(({ language }) => ({ ...FRESH, language }));
+  }
+
+  say(message: Message): void {
+    this.#channel.postMessage(message);
+    window.dispatchEvent(new CustomEvent(NAME, { detail: message }));
+  }
+
+  /** Hear what any frame says, this one too. */
+  listen(hear: (message: Message) => unknown): void {
+    this.#channel.addEventListener("message", ({ data }) => hear(data as Message));
+    window.addEventListener(NAME, (event) => hear((event as CustomEvent<Message>).detail));
+  }
+}
+
+const NOTHING: readonly Event[] = [];
+
+/**
+ * A profile that keeps nothing, and shows nothing to the recommender, unless the user has agreed to it. It is read again
+ * when a frame says that something has changed.
+ */
+export class AskedProfile implements ProfileStore {
+  #shown: Promise<readonly Event[]> | null = null;
+
+  constructor(
+    private readonly kept: ProfileStore,
+    private readonly store: Store,
+  ) {
+    store.listen(({ kind }) => kind === "changed" && (this.#shown = null));
+  }
+
+  async add(event: Event): Promise<void> {
+    if ((await this.store.read()).remembers) await this.kept.add(event);
+    this.#shown = null;
+  }
+
+  events(): Promise<readonly Event[]> {
+    return (this.#shown ??= this.store.read().then(({ personalises }) => (personalises ? this.kept.events() : NOTHING)));
+  }
+
+  /** Every event that is kept, whatever it may be used for: they are the user's own. */
+  everything(): Promise<readonly Event[]> {
+    return this.kept.events();
+  }
+
+  async forget(): Promise<number> {
+    const count = await this.kept.forget();
+    this.#shown = null;
+    return count;
+  }
+
+  close(): Promise<void> {
+    return this.kept.close();
+  }
+}

@@ -1,0 +1,49 @@
+/** The service worker: every file of the build and the bundle is on the device before the shop says that it is ready. */
+
+const FILES = __FILES__; // the build puts them in
+const NAME = "__NAME__"; // and a name that changes with any of them
+const CUT = "/cut";
+
+self.addEventListener("install", (event) => {
+  const keep = async () => {
+    const cache = await caches.open(NAME);
+    await cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })));
+    await self.skipWaiting();
+  };
+  event.waitUntil(keep());
+});
+
+self.addEventListener("activate", (event) => {
+  const takeOver = async () => {
+    const names = await caches.keys();
+    await Promise.all(names.filter((name) => name !== NAME && name !== "network").map((name) => caches.delete(name)));
+    await self.clients.claim();
+  };
+  event.waitUntil(takeOver());
+});
+
+// The switch lies in a cache: a worker may end and begin again at any time.
+const isCut = async () => Boolean(await (await caches.open("network")).match(CUT));
+
+self.addEventListener("message", (event) => {
+  const answer = async () => {
+    const network = await caches.open("network");
+    if (event.data.cut === true) await network.put(CUT, new Response("cut"));
+    if (event.data.cut === false) await network.delete(CUT);
+    const cut = await isCut();
+    for (const client of await self.clients.matchAll()) client.postMessage({ cut });
+  };
+  event.waitUntil(answer());
+});
+
+self.addEventListener("fetch", (event) => {
+  const { method, url } = event.request;
+  if (method !== "GET" || new URL(url).origin !== location.origin) return;
+  const answer = async () => {
+    const cache = await caches.open(NAME);
+    const kept = await cache.match(event.request, { ignoreSearch: true, ignoreVary: true });
+    if (kept) return kept;
+    return (await isCut()) ? Response.error() : fetch(event.request);
+  };
+  event.respondWith(answer());
+});
