@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | simulate | test-spark | other-cpus; each makes its own .venv. test-js needs Node 20
+# xrec: make demo | test | check | bench | simulate | test-spark | other-cpus; each makes its own .venv. test-js and storefront need Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench simulate test-spark test-js other-cpus clean
+.PHONY: demo test check bench simulate test-spark test-js storefront other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,12 @@ test-spark: $(VENV)/ready
 
 test-js:
 	cd bindings/js && npm ci --ignore-scripts && npm run typecheck && npm test
+
+build/demo/shop.xrec/manifest.json:
+	$(MAKE) demo
+
+storefront: build/demo/shop.xrec/manifest.json
+	cd bindings/js && npm ci --ignore-scripts && npm run build && npm run storefront
 
 other-cpus: $(VENV)/ready
 	$(BIN)/python benchmarks/other_cpus.py build/demo/shop.xrec

@@ -66,7 +66,7 @@ export default defineConfig({
   define: { TRUSTED_KEYS: JSON.stringify([releaseKey()]) },
   resolve: { alias: { "@xrec/sdk/core": join(SDK, "dist/core.js"), "@xrec/sdk/indexeddb": join(SDK, "dist/indexeddb.js") } },
   build: {
-    outDir: process.env.XREC_STOREFRONT ?? join(SDK, "build/storefront"),
+    outDir: process.env.XREC_STOREFRONT ?? join(HERE, "dist"),
     emptyOutDir: true,
     target: "es2022",
     assetsInlineLimit: 0,
