@@ -41,9 +41,13 @@ class Bell:
         for heard in self._waiting.get(profile, ()):
             heard.set()
 
-    def close(self) -> None:
-        """Wake everybody, for good: the server stops."""
-        self.is_closed = True
+    def ring_all(self) -> None:
+        """Wake everybody."""
         for waiting in self._waiting.values():
             for heard in waiting:
                 heard.set()
+
+    def close(self) -> None:
+        """Wake everybody, for good: the server stops."""
+        self.is_closed = True
+        self.ring_all()

@@ -65,6 +65,7 @@ class StoredRules:
     def __init__(self, place: Place) -> None:
         self.place, self.loop = place, asyncio.new_event_loop()
         self.now_ms, self.name, self.backups = 0, "", dict[int, str]()
+        self.loaded: Loaded | None = None
         self.open()
 
     def __getattr__(self, name: str) -> Any:
@@ -80,16 +81,19 @@ class StoredRules:
 
     def server(self, *backup: Any) -> View:
         """Stand for the simulator's Server: a view of what there is or, given its parts, a backup of it."""
-        need = Need(everything=True, ledger=True)
-        loaded = self.loop.run_until_complete(self.service.store.transact(PROFILE, need, Decided))
+        if self.loaded is None:
+            need = Need(everything=True, ledger=True)
+            self.loaded = self.loop.run_until_complete(self.service.store.transact(PROFILE, need, Decided))
+        loaded = self.loaded
         rows = {row.key: row for row in loaded.rows}
         if backup:
-            self.backups[id(loaded.profile)] = f"backup-{len(self.backups)}"
-            self.place.back_up(self.backups[id(loaded.profile)])
+            name = f"backup-{len(self.backups)}"
+            self.place.back_up(name)
+            self.backups[id(loaded.profile)], self.loaded = name, None
         return View(loaded.profile, dict(loaded.devices), rows, loaded.ledger or Ledger())
 
     def ask(self, request: Coroutine[Any, Any, T], now_ms: int = 0) -> tuple[T, Writes | None]:
-        self.now_ms, self.seen.writes = now_ms or self.now_ms, None
+        self.now_ms, self.seen.writes, self.loaded = now_ms or self.now_ms, None, None
         return self.loop.run_until_complete(request), self.seen.writes
 
     def accept(

@@ -1,0 +1,255 @@
+"""Profiles in PostgreSQL, for several server processes: a profile's row is locked while a request is decided.
+
+What changes is told to every process by NOTIFY after the commit, apart from it: within it, each commit would wait for
+the one before. A process that dies in between leaves long polls to their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+from xrec_sdk.sync import Key, Row
+from xrec_sdk.sync_server import Device, History, Profile, Writes
+
+from xrec_server.bell import Bell
+from xrec_server.errors import Refused
+from xrec_server.postgres_ledger import PostgresLedger
+from xrec_server.postgres_pool import open_pool
+from xrec_server.rows import (
+    DEVICE,
+    PROFILE,
+    ROW,
+    device_of,
+    device_values,
+    profile_of,
+    profile_values,
+    row_of,
+    row_values,
+)
+from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
+
+T = TypeVar("T")
+CHANNEL = "xrec_changes"
+ACQUIRE_S = 15
+
+_FIND = f"SELECT number, {PROFILE} FROM profiles WHERE id = $1 FOR UPDATE"
+_CREATE = f"INSERT INTO profiles (id, {PROFILE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING number"
+_UPDATE = """UPDATE profiles SET generation = $2, base = $3, epoch = $4, erased_by = $5, seq = $6, floor = $7,
+    forgotten = $8, digest = $9, events = $10 WHERE number = $1"""
+_PUT_DEVICE = f"""INSERT INTO devices (profile, {DEVICE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (profile, id) DO UPDATE SET high_water = excluded.high_water, first = excluded.first,
+    recent = excluded.recent, passed = excluded.passed, contact_ms = excluded.contact_ms,
+    copied_ms = excluded.copied_ms, floor = excluded.floor"""
+_ROWS = f"SELECT {ROW} FROM rows WHERE profile = $1"
+# One query for all rows of a push: those of some kinds, and those of some keys.
+_SOME = f"""{_ROWS} AND kind = ANY($2) UNION SELECT {", ".join("r." + name for name in ROW.split(", "))}
+    FROM unnest($3::text[], $4::text[]) AS wanted (kind, id)
+    JOIN rows r ON r.profile = $1 AND r.kind = wanted.kind AND r.id = wanted.id"""
+_ARRAYS = "$2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]"
+_PUT_ROWS = f"""INSERT INTO rows (profile, {ROW})
+    SELECT $1, * FROM unnest({_ARRAYS}, $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
+    ON CONFLICT (profile, kind, id) DO UPDATE SET seq = excluded.seq, epoch = excluded.epoch, hlc_ms = excluded.hlc_ms,
+    hlc_counter = excluded.hlc_counter, device = excluded.device, dseq = excluded.dseq, order_ms = excluded.order_ms,
+    received_ms = excluded.received_ms, body = excluded.body"""
+_DROP = """DELETE FROM rows USING unnest($2::text[], $3::text[]) AS gone (kind, id)
+    WHERE rows.profile = $1 AND rows.kind = gone.kind AND rows.id = gone.id"""
+_PURGE = "DELETE FROM rows WHERE profile = $1 AND kind NOT IN ('consent', 'erase')"
+_SAY = "INSERT INTO history (profile, received_ms, device, dseq, purpose, body) VALUES ($1, $2, $3, $4, $5, $6)"
+_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.TimeoutError)
+
+
+class PostgresStore:
+    """The store; ``open`` makes it."""
+
+    def __init__(self, url: str, pool: asyncpg.Pool, ledger: PostgresLedger, bell: Bell) -> None:
+        self._url, self._pool, self._ledger, self._bell = url, pool, ledger, bell
+        self._changed: set[str] = set()
+        self._has_changed = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tell())]
+
+    @classmethod
+    async def open(cls, url: str, ledger_url: str, bell: Bell, *, is_restoring: bool = False) -> PostgresStore:
+        """Connect, and bring both schemas to this version; ServerError where it can't be or is a backup."""
+        ledger = await PostgresLedger.open(ledger_url)
+        try:
+            pool = await open_pool(url, "postgres")
+        except BaseException:
+            await ledger.close()
+            raise
+        store = cls(url, pool, ledger, bell)
+        try:
+            if not is_restoring:
+                # The ledger's first: another server may raise both in between.
+                ledger_mark, mark = await ledger.mark(), await store._mark()
+                refuse_a_backup(ledger_mark, mark, has_profiles=bool(await store.profiles("", 1)))
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]) -> T:
+        """Load, decide, commit the ledger and then the writes, and return the answer."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+                number, found = await _locked(connection, profile)
+                loaded = await self._load(connection, profile, number, found, need)
+                decided = decide(loaded)
+                has_news = await self._write(connection, profile, number, loaded, decided)
+        except _FAILURES as error:
+            raise Refused(503, "server.store", f"the database says: {type(error).__name__}", 10) from error
+        if has_news:
+            self._bell.ring(profile)
+            self._changed.add(profile)
+            self._has_changed.set()
+        return decided.answer
+
+    async def profiles(self, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of profiles, of the database or of the ledger, that follow ``after`` in order."""
+        try:
+            query = "SELECT id FROM profiles WHERE id > $1 ORDER BY id LIMIT $2"
+            found = {id for (id,) in await self._pool.fetch(query, after, limit)}
+            return sorted(found | set(await self._ledger.profiles(after, limit)))[:limit]
+        except _FAILURES as error:
+            raise Refused(503, "server.store", f"the database says: {type(error).__name__}", 10) from error
+
+    async def mark(self) -> None:
+        """Raise the mark in the database, then in the ledger, so that an older backup is known for one."""
+        ledger = await self._ledger.mark()
+        mark = await self._pool.fetchval("UPDATE mark SET mark = greatest(mark, $1) + 1 RETURNING mark", ledger)
+        await self._ledger.raise_mark(mark)
+
+    async def close(self) -> None:
+        """Finish what was asked and close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pool.close()
+        await self._ledger.close()
+
+    async def _mark(self) -> int:
+        return int(await self._pool.fetchval("SELECT mark FROM mark"))
+
+    async def _load(
+        self, connection: Any, profile: str, number: int | None, found: Profile | None, need: Need
+    ) -> Loaded:
+        ledger = await self._ledger.read(profile) if need.ledger else None
+        if number is None or found is None:
+            return Loaded(ledger=ledger)
+        devices = {device.id: device for device in await _devices(connection, number, need)}
+        rows = {row.seq: row for row in await _rows(connection, number, found, need)}
+        history = await _history(connection, number) if need.everything else ()
+        return Loaded(found, True, devices, [rows[seq] for seq in sorted(rows)], history, ledger)
+
+    async def _write(
+        self, connection: Any, profile: str, number: int | None, loaded: Loaded, decided: Decided[Any]
+    ) -> bool:
+        """Write what was decided, the ledger first and committed; return whether the profile's head has changed."""
+        writes = decided.writes
+        if writes is None:
+            return False
+        lines = whole_ledger(decided.ledger) if decided.ledger else ledger_lines(loaded, writes)
+        if lines:
+            await self._ledger.put(profile, lines)
+        if number is None:
+            number = await connection.fetchval(_CREATE, profile, *profile_values(writes.profile))
+        elif writes.profile != loaded.profile:
+            await connection.execute(_UPDATE, number, *profile_values(writes.profile))
+        for device in (writes.former, writes.device):
+            if device:
+                await connection.execute(_PUT_DEVICE, number, *device_values(device))
+        await _write_rows(connection, number, writes)
+        return writes.profile.head != loaded.profile.head
+
+    async def _tell(self) -> None:
+        """Tell every process which profiles have changed, as many at once as there are."""
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            changed, self._changed = list(self._changed), set()
+            try:
+                await self._pool.execute("SELECT pg_notify($1, id) FROM unnest($2::text[]) AS id", CHANNEL, changed)
+            except _FAILURES:
+                await asyncio.sleep(1)
+
+    async def _hear(self) -> None:
+        """Ring for what any process has changed; after a lost connection for everybody, as something may have been."""
+        while True:
+            try:
+                connection = await asyncpg.connect(self._url)
+                lost = asyncio.Event()
+                connection.add_termination_listener(lambda _, lost=lost: lost.set())
+                await connection.add_listener(CHANNEL, lambda _c, _p, _n, profile: self._bell.ring(str(profile)))
+                self._bell.ring_all()
+                try:
+                    await lost.wait()
+                finally:
+                    await connection.close(timeout=2)
+            except _FAILURES:
+                pass
+            await asyncio.sleep(1)
+
+
+async def _locked(connection: Any, profile: str) -> tuple[int | None, Profile | None]:
+    """Return a profile's number and its row, locked; a profile that is not there is locked by its name."""
+    found = await connection.fetchrow(_FIND, profile)
+    if found is None:
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", profile)
+        found = await connection.fetchrow(_FIND, profile)
+    if found is None:
+        return None, None
+    number, *columns = found
+    return number, profile_of(columns)
+
+
+async def _devices(connection: Any, number: int, need: Need) -> list[Device]:
+    query = f"SELECT {DEVICE} FROM devices WHERE profile = $1"
+    if need.all_devices or need.everything:
+        return [device_of(tuple(columns)) for columns in await connection.fetch(query, number)]
+    if not need.devices:
+        return []
+    found = await connection.fetch(f"{query} AND id = ANY($2)", number, list(need.devices))
+    return [device_of(tuple(columns)) for columns in found]
+
+
+async def _rows(connection: Any, number: int, profile: Profile, need: Need) -> list[Row]:
+    found = []
+    if need.everything:
+        found += await connection.fetch(_ROWS, number)
+    elif need.kinds or need.keys:
+        kinds, ids = _columns(need.keys)
+        found += await connection.fetch(_SOME, number, list(need.kinds), kinds, ids)
+    if need.page:
+        found += await connection.fetch(f"{_ROWS} AND seq > $2 ORDER BY seq LIMIT $3", number, *need.page)
+    if need.retired:
+        received_before_ms, max_events = need.retired
+        events, spare = f"{_ROWS} AND kind = 'event'", max(0, profile.events - max_events)
+        found += await connection.fetch(f"{events} AND received_ms < $2", number, received_before_ms)
+        found += await connection.fetch(f"{events} ORDER BY seq LIMIT $2", number, spare)
+    return [row_of(tuple(columns)) for columns in found]
+
+
+async def _history(connection: Any, number: int) -> tuple[History, ...]:
+    query = "SELECT received_ms, device, dseq, purpose, body FROM history WHERE profile = $1 ORDER BY place"
+    return tuple(History(*line) for line in await connection.fetch(query, number))
+
+
+async def _write_rows(connection: Any, number: int, writes: Writes) -> None:
+    if writes.purge_below_epoch is not None:
+        await connection.execute(_PURGE, number)
+    if writes.drop:
+        await connection.execute(_DROP, number, *_columns(writes.drop))
+    if writes.put:
+        await connection.execute(_PUT_ROWS, number, *map(list, zip(*map(row_values, writes.put), strict=True)))
+    for one in writes.history:
+        await connection.execute(_SAY, number, one.received_ms, one.device, one.dseq, one.purpose, one.body)
+    if writes.removed_devices:
+        gone = "DELETE FROM devices WHERE profile = $1 AND id = ANY($2)"
+        await connection.execute(gone, number, list(writes.removed_devices))
+
+
+def _columns(keys: Sequence[Key] | frozenset[Key]) -> tuple[list[str], list[str]]:
+    listed = list(keys)
+    return [key.kind for key in listed], [key.id for key in listed]
