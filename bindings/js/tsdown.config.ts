@@ -19,4 +19,16 @@ export default defineConfig([
     dts: false,
     deps: { neverBundle: [/^node:/, "playwright-core"] },
   },
+  // The mini-program's adapter in one file, as its tools would make it.
+  {
+    ...shared,
+    entry: { miniProgram: "test/fakeWeixin.ts" },
+    outDir: "build",
+    clean: false,
+    format: "cjs",
+    outExtensions: () => ({ js: ".js" }),
+    outputOptions: { codeSplitting: false },
+    dts: false,
+    deps: { onlyBundle: ["@noble/ed25519", "@noble/hashes"] },
+  },
 ]);
