@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from xrec_export import from_run
 from xrec_export.cli import main as export
+from xrec_server.cli import main as server
 from xrec_trainer.cli import main as train
 
 sys.path.insert(0, str(Path(__file__).parent / "export"))
@@ -21,8 +22,9 @@ from small_models import make_cases, make_model
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:^|`)(xrec-(?:train|export) \w[^`#\n]*)", re.MULTILINE)  # a line of its own, or inline code
-TOOLS = {"xrec-train": train, "xrec-export": export}
+# A line of its own, or inline code.
+COMMAND = re.compile(r"(?:^|`)(xrec-(?:train|export|server) \w[^`#\n]*)", re.MULTILINE)
+TOOLS = {"xrec-train": train, "xrec-export": export, "xrec-server": server}
 KEY = "ed25519:..."  # stands for the app's own key
 
 
