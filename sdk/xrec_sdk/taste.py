@@ -99,17 +99,17 @@ def history_of(taste: Taste, manifest: Manifest) -> History:
     return History(*taste.codes[:, -manifest.vocabulary.max_history :])
 
 
-def histories_without_one(taste: Taste, manifest: Manifest) -> list[History]:
-    """Return, for each of the L events of the history, oldest first, the history had it not happened; one length.
+def histories_without_one(taste: Taste, manifest: Manifest, places: Sequence[int]) -> list[History]:
+    """Return, for each of these places in the taste's events, the history had that event not happened; one length.
 
     Where the profile holds more than ``max_history`` events that count, the next older one takes the free place; with
     distinct items, an item leaves with its last event.
     """
-    total, limit = len(taste.at_ms), manifest.vocabulary.max_history
-    first = max(0, total - limit - 1)
+    total = len(taste.at_ms)
+    first = max(0, total - manifest.vocabulary.max_history - 1)
     histories = []
-    for left_out in range(max(0, total - limit), total):
-        kept = np.delete(np.arange(first, total), left_out - first)
+    for place in places:
+        kept = np.delete(np.arange(first, total), place - first)
         rows, events, devices, _ = taste.codes[:, kept]
         histories.append(encode_counted(rows, events, devices, taste.at_ms[kept], manifest.vocabulary))
     return histories

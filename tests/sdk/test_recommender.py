@@ -12,6 +12,7 @@ import xrec_sdk
 from xrec_sdk import ProfileError, Recommender, UsageError, check_conformance, open_bundle
 from xrec_sdk.history import MINUTE_MS, encode_history
 from xrec_sdk.profile import Profile
+from xrec_sdk.reasons import MOST_ASKED
 from xrec_sdk.taste import Taste, add_events, history_of
 
 ITEMS, NOW_MS = 300, 1_700_000_000_000
@@ -172,6 +173,26 @@ def test_one_event_and_more_events_than_the_history_holds_are_explained(recommen
     for row in range(12):
         recommender.record("view", f"sku-{row}", device="phone")
     assert all(len(entry.reasons) <= 3 for entry in recommender.recommend(4, explain=True))
+
+
+def test_only_the_events_most_like_the_list_are_left_out_in_turn(recommender, shared_bundle, monkeypatch):
+    for place in range(12):
+        recommender.record("view", f"sku-{place}", device="phone", at_ms=NOW_MS + place * MINUTE_MS)
+    asked, encode_batch = [], recommender.runtime.encode_batch
+    monkeypatch.setattr(
+        recommender.runtime, "encode_batch", lambda histories: asked.append(len(histories)) or encode_batch(histories)
+    )
+    length = recommender.bundle.manifest.vocabulary.max_history
+    history = shared_bundle.vectors[12 - length : 12]
+    user = history.mean(axis=0)
+    for best in recommender.recommend(3, explain=True):
+        item = shared_bundle.vectors[int(best.item_id[4:])]
+        for reason in best.reasons:
+            row = int(reason.item_id[4:])
+            rest = np.delete(np.arange(max(0, 11 - length), 12), row - max(0, 11 - length))[-length:]
+            expected = (user - shared_bundle.vectors[rest].mean(axis=0)) @ item
+            assert reason.loss == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert asked == [min(MOST_ASKED, length)]
 
 
 def test_order_is_by_time_and_only_the_last_events_count(recommender, shared_bundle):
@@ -392,6 +413,9 @@ def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(s
         "score",
         "feedback",
         "set_consent",
+        "start_sync",
+        "stop_sync",
+        "sync_status",
         "consent",
         "forget",
         "export_my_data",

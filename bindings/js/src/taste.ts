@@ -50,16 +50,17 @@ export function historyOf(taste: Taste, bundle: Bundle): History {
 }
 
 /**
- * Return each of the L events of the history, oldest first, with the history had it not happened; all of one length.
- * Where the profile holds more than `maxHistory` events that count, the next older one takes the free place; with
- * distinct items, an item leaves with its last event.
+ * Return, for each of these events, the history had it not happened; all of one length. Where the profile holds more
+ * than `maxHistory` events that count, the next older one takes the free place; with distinct items, an item leaves
+ * with its last event.
  */
-export function historiesWithoutOne(taste: Taste, bundle: Bundle): { event: Event; history: History }[] {
-  const { vocabulary } = bundle.manifest;
-  return taste.events.slice(-vocabulary.maxHistory).map((leftOut) => {
-    const others = taste.events.filter((event) => event !== leftOut);
-    return { event: leftOut.source, history: encodeHistory(others, vocabulary) };
-  });
+export function historiesWithoutOne(taste: Taste, leftOut: readonly KnownEvent[], bundle: Bundle): History[] {
+  return leftOut.map((one) =>
+    encodeHistory(
+      taste.events.filter((event) => event !== one),
+      bundle.manifest.vocabulary,
+    ),
+  );
 }
 
 /** Return what items gain for having been bought before; nothing where the bundle has no such rule. */
