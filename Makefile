@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | simulate | test-spark | other-cpus; each makes its own .venv. test-js and storefront need Node 20
+# xrec: make demo | test | check | bench | simulate | test-spark | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench simulate test-spark test-js storefront other-cpus clean
+.PHONY: demo test check bench simulate test-spark test-js storefront fuzz other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ build/demo/shop.xrec/manifest.json:
 
 storefront: build/demo/shop.xrec/manifest.json
 	cd bindings/js && npm ci --ignore-scripts && npm run build && npm run storefront
+
+fuzz: $(VENV)/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	for reader in manifest ids catalog zip delta; do $(BIN)/python tests/fuzz/fuzz_readers.py $$reader -max_total_time=600 || exit 1; done
 
 other-cpus: $(VENV)/ready
 	$(BIN)/python benchmarks/other_cpus.py build/demo/shop.xrec

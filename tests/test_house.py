@@ -77,7 +77,11 @@ def test_every_file_begins_with_a_sentence(package: str) -> None:
 
 def test_the_sdk_needs_only_the_base_install() -> None:
     third_party = {"numpy", "onnxruntime", "cryptography"}
-    of_extras = {"xrec_sdk.store_encrypted": {"apsw"}}
+    of_extras = {
+        "xrec_sdk.store_encrypted": {"apsw"},
+        "xrec_sdk.sync_http": {"urllib3"},
+        "xrec_sdk.updater": {"tuf", "urllib3"},
+    }
     for name, path in modules("xrec_sdk").items():
         outside = {module.split(".")[0] for module in imports_of(path)} - set(sys.stdlib_module_names) - {"xrec_sdk"}
         outside -= of_extras.get(name, set())

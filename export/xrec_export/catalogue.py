@@ -78,7 +78,7 @@ def update_delta(path: Path, changes: Sequence[Change], run: Path, target: Path,
         old, new = (
             read_checked(one, trusted_keys=keys, allow_unsigned=False, minimum_release=0) for one in (path, whole)
         )
-        write(Path(name), {"delta": make_delta(old, new, (whole / "manifest.sig").read_bytes())})
+        write(Path(name), {"delta": make_delta(old, new)})
         apply_delta(path, Path(name) / "delta", tried, trusted_keys=keys)
         os.replace(Path(name) / "delta", target)
         return update, sum(file.stat().st_size for file in tried.iterdir())

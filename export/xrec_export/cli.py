@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from xrec_sdk.errors import GateError, XrecError
+from xrec_sdk.errors import GateError, UsageError, XrecError
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -250,6 +250,37 @@ def catalogue(
         _print({**sizes, **asdict(update)}, as_json)
     else:
         _print({"bundle": str(out), **asdict(update_bundle(bundle, changes, run, out, release))}, as_json)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("repository", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key that signed BUNDLE.")
+@click.option("--online-key", required=True, type=click.Path(path_type=Path), help="That of the server, which renews.")
+@click.option("--channel", default="stable", show_default=True, help="Devices follow one channel.")
+@click.option("--fresh-days", default=7.0, show_default=True, type=click.FloatRange(0.01, 365), help="Until renewed.")
+@_JSON
+def publish(
+    bundle: Path, repository: Path, key: Path, online_key: Path, channel: str, fresh_days: float, as_json: bool
+) -> None:
+    """Put BUNDLE into the TUF REPOSITORY that devices fetch from, with deltas from the releases before it.
+
+    The folder REPOSITORY is made where it is not there, and served by any web server. Publishing the newest bundle
+    again renews what expires. Apps ship metadata/1.root.json.
+
+    \b
+    Example:
+      xrec-export publish shop-8.xrec repository --key release.pem --online-key online.pem
+    """
+    from xrec_export.keys import read_key
+
+    try:
+        from xrec_export.publish import Publication, now
+        from xrec_export.publish import publish as add
+    except ImportError as cause:
+        raise UsageError("usage.extra_missing", "publish needs python-tuf: pip install 'xrec[publish]'") from cause
+    how = Publication(channel, read_key(key), read_key(online_key), now(), fresh_days)
+    _print(add(bundle, repository, how), as_json)
 
 
 @main.command()

@@ -16,8 +16,8 @@ COMPARED = 1 << 16
 Step = tuple[int, int, int]
 
 
-def make_delta(old: Checked, new: Checked, sig_bytes: bytes) -> bytes:
-    """Return the delta that makes ``new``, signed by ``sig_bytes``, of ``old``."""
+def make_delta(old: Checked, new: Checked) -> bytes:
+    """Return the delta that makes ``new``, which was read with its key pinned, of ``old``."""
     plan, literal = {}, bytearray()
     for name in new.manifest.files:
         before, after = bytes(old.files.get(name, b"")), bytes(new.files[name])
@@ -29,7 +29,7 @@ def make_delta(old: Checked, new: Checked, sig_bytes: bytes) -> bytes:
                 fresh = _difference(fresh, before, place)
             literal += b"" if kind == OLD else fresh
             at += size
-    return delta.pack(new.manifest_bytes, sig_bytes, old.manifest_bytes, plan, bytes(literal))
+    return delta.pack(new.manifest_bytes, new.sig_bytes or b"", old.manifest_bytes, plan, bytes(literal))
 
 
 def _steps(old: bytes, new: bytes) -> Iterator[Step]:

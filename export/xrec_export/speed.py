@@ -85,8 +85,7 @@ def _fill(profile: Path, path: Path, key: str) -> None:
     bundle = open_bundle(path, trusted_keys=[key])
     vocabulary, random = bundle.manifest.vocabulary, np.random.default_rng(0)
     written, begin_ms = Profile(profile), time.time_ns() // 1_000_000 - vocabulary.max_history * MINUTE_MS
-    if hasattr(written, "set_consent"):
-        written.set_consent("personalise", True)
+    written.set_consent("personalise", True)
     for place, row in enumerate(random.integers(0, len(bundle.ids), size=vocabulary.max_history).tolist()):
         event = vocabulary.events[place % len(vocabulary.events)]
         written.record(event, bundle.ids.item_id(row), "probe", begin_ms + place * MINUTE_MS)

@@ -83,9 +83,13 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Checked:
-    """The files that a manifest names, as their hashes say, and the key that signed it."""
+    """The files that a manifest names, as their hashes say, and the key that signed it.
+
+    ``sig_bytes`` are those of manifest.sig where a key was pinned, else None.
+    """
 
     manifest_bytes: bytes
+    sig_bytes: bytes | None
     manifest: Manifest
     files: Mapping[str, memoryview]
     key: str | None
@@ -121,7 +125,8 @@ def read_checked(
         source = _source(Path(path), stack)
         names = source.names()
         manifest_bytes = bytes(_read_first(source, names, MANIFEST, MAX_MANIFEST_BYTES, "bundle.manifest_size"))
-        key = _check_signature(source, names, manifest_bytes, trusted_keys, allow_unsigned)
+        sig_bytes = _read_signature(source, names, trusted_keys, allow_unsigned)
+        key = None if sig_bytes is None else verify(manifest_bytes, sig_bytes, trusted_keys)
         manifest = parse_manifest(manifest_bytes)
         if manifest.release < minimum_release:
             raise BundleUntrusted(
@@ -129,7 +134,7 @@ def read_checked(
                 f"the bundle is release {manifest.release}; release {minimum_release} was loaded before",
             )
         _check_names(names, manifest)
-        return Checked(manifest_bytes, manifest, _read_all(source, manifest), key)
+        return Checked(manifest_bytes, sig_bytes, manifest, _read_all(source, manifest), key)
 
 
 def _source(path: Path, stack: ExitStack) -> Source:
@@ -216,17 +221,15 @@ def _read_first(source: Source, names: set[str], name: str, max_bytes: int, code
     return content
 
 
-def _check_signature(
-    source: Source, names: set[str], manifest_bytes: bytes, trusted_keys: Sequence[str], allow_unsigned: bool
-) -> str | None:
+def _read_signature(source: Source, names: set[str], trusted_keys: Sequence[str], allow_unsigned: bool) -> bytes | None:
+    """Return what must verify, None where nothing must."""
     if SIGNATURE not in names:
         if allow_unsigned:
             return None
         raise BundleUntrusted("bundle.unsigned", "the bundle has no manifest.sig")
     if not trusted_keys:
         return None
-    sig_bytes = _read_first(source, names, SIGNATURE, MAX_SIGNATURE_FILE_BYTES, "bundle.signature_malformed")
-    return verify(manifest_bytes, bytes(sig_bytes), trusted_keys)
+    return bytes(_read_first(source, names, SIGNATURE, MAX_SIGNATURE_FILE_BYTES, "bundle.signature_malformed"))
 
 
 def _check_names(names: set[str], manifest: Manifest) -> None:

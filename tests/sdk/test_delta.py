@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import struct
@@ -14,12 +13,13 @@ import numpy as np
 import pytest
 from vectors import make_vectors
 from vectors.recipes import read_folder
+from vectors.releases import write_release
 from xrec_export.delta_plan import make_delta
 from xrec_sdk import delta as deltas
 from xrec_sdk.bundle import read_checked
 from xrec_sdk.delta import NEW, OLD, SUM, apply_delta
 from xrec_sdk.errors import BundleDamaged, BundleError, BundleUntrusted, UsageError, XrecError
-from xrec_sdk.signature import generate_key, sign
+from xrec_sdk.signature import generate_key
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 KEY = make_vectors.public_key()
@@ -27,30 +27,17 @@ BASE = VECTORS / "lowpass.xrec"
 SEED = 11
 
 
-def write_release(folder: Path, release: int = 4, pem: bytes | None = None, **files: bytes) -> Path:
-    """Write a later release of the base bundle with other files."""
-    contents = {**read_folder(BASE), **{name.replace("_", "."): content for name, content in files.items()}}
-    fields = json.loads(contents["manifest.json"])
-    fields["release"] = release
-    for name, record in fields["files"].items():
-        record.update(sha256=hashlib.sha256(contents[name]).hexdigest(), bytes=len(contents[name]))
-    contents["manifest.json"] = json.dumps(fields).encode()
-    contents["manifest.sig"] = sign(contents["manifest.json"], pem or make_vectors.private_pem())
-    folder.mkdir()
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def delta_to(folder: Path, base: Path = BASE) -> bytes:
-    old, new = (read_checked(path, trusted_keys=(), allow_unsigned=True, minimum_release=0) for path in (base, folder))
-    return make_delta(old, new, (folder / "manifest.sig").read_bytes())
+def delta_to(folder: Path, base: Path = BASE, key: str = KEY) -> bytes:
+    old, new = (
+        read_checked(path, trusted_keys=[KEY, key], allow_unsigned=False, minimum_release=0) for path in (base, folder)
+    )
+    return make_delta(old, new)
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Path, bytes]:
     card = (BASE / "card.md").read_bytes().replace(b"lowpass", b"another lowpass") + b"more\n"
-    folder = write_release(tmp_path / "whole.xrec", card_md=card)
+    folder = write_release(tmp_path / "whole.xrec", 4, files={"card.md": card})
     return folder, delta_to(folder)
 
 
@@ -129,13 +116,13 @@ def test_offsets_that_all_move_are_sent_as_a_difference() -> None:
 
 def test_a_delta_of_another_key_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     pem, public = generate_key()
-    content = delta_to(write_release(tmp_path / "whole.xrec", pem=pem))
+    content = delta_to(write_release(tmp_path / "whole.xrec", 4, pem=pem), key=public)
     assert_refused("bundle.key_untrusted", content, tmp_path)
     assert_refused("bundle.key_untrusted", content, tmp_path, trusted_keys=[public])  # the old bundle is not its
 
 
 def test_a_delta_to_an_older_release_is_refused(tmp_path: Path) -> None:
-    assert_refused("bundle.rollback", delta_to(write_release(tmp_path / "whole.xrec", release=3)), tmp_path)
+    assert_refused("bundle.rollback", delta_to(write_release(tmp_path / "whole.xrec", 3)), tmp_path)
 
 
 def test_a_delta_below_the_floor_is_refused(made: tuple[Path, bytes], tmp_path: Path) -> None:
