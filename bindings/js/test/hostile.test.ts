@@ -14,15 +14,21 @@ function seeded(seed: number): () => number {
   return () => (state = (state * 48271) % 2147483647) / 2147483647;
 }
 
-test.each(["encoder.onnx", "scorer.onnx", "ids.bin", "catalog.bin"])(
-  "a changed byte of %s under a right signature is refused or does no harm",
-  async (file) => {
+test.each([
+  ["encoder.onnx", BAD.bundle],
+  ["scorer.onnx", BAD.bundle],
+  ["ids.bin", BAD.bundle],
+  ["catalog.bin", BAD.bundle],
+  ["scorer.onnx", "ranked.xrec"],
+])(
+  "a changed byte of %s in %s under a right signature is refused or does no harm",
+  async (file, bundle) => {
     const random = seeded(1 + file.length);
-    const bytes = readBundle(BAD.bundle).get(file)!.length;
+    const bytes = readBundle(bundle).get(file)!.length;
     const codes = new Set<string | null>();
     for (let round = 0; round < ROUNDS; round++) {
       const flip = { op: "flip", file, at: Math.floor(random() * bytes), xor: 1 + Math.floor(random() * 255) };
-      const recipe: WholeRecipe = { name: file, code: null, steps: [flip], resign: true, ask: true, check: true };
+      const recipe: WholeRecipe = { name: file, code: null, bundle, steps: [flip], resign: true, ask: true, check: true };
       codes.add(await codeOf(Recommender.load, damagedZip(recipe), INDEX.key, recipe));
     }
     expect(codes.size).toBeGreaterThan(1); // some are seen

@@ -33,7 +33,10 @@ export class Session {
     const start = performance.now();
     const store = await Store.open();
     const profile = new AskedProfile(await IndexedDbProfile.open("corner-shop-profile", MOST_EVENTS), store);
-    const recommender = await Recommender.load(BUNDLE, { trustedKeys: TRUSTED_KEYS, profile });
+    const { release: minimumRelease } = await store.read();
+    const recommender = await Recommender.load(BUNDLE, { trustedKeys: TRUSTED_KEYS, minimumRelease, profile });
+    const { release } = recommender.bundle.manifest;
+    if (release > minimumRelease) await store.change((shared) => ({ release: Math.max(release, shared.release) }));
     const catalogue = new Catalogue(recommender.bundle);
     return new Session(device, store, profile, recommender, catalogue, performance.now() - start);
   }

@@ -16,6 +16,8 @@ export interface Shared {
   readonly personalises: boolean;
   readonly basket: Readonly<Record<string, number>>;
   readonly language: Language;
+  /** The newest release that was ever opened: an older one is refused, whoever offers it. */
+  readonly release: number;
 }
 
 /** How a list was made, for who watches. */
@@ -31,7 +33,14 @@ export interface Measured {
 
 export type Message = { kind: "changed" } | { kind: "measured"; measured: Measured };
 
-const FRESH: Shared = { isAsked: false, remembers: false, personalises: false, basket: {}, language: languageOf(navigator.language) };
+const FRESH: Shared = {
+  isAsked: false,
+  remembers: false,
+  personalises: false,
+  basket: {},
+  language: languageOf(navigator.language),
+  release: 0,
+};
 
 function languageOf(tag: string): Language {
   return tag.toLowerCase().startsWith("zh") ? "zh" : "en";
@@ -60,9 +69,9 @@ export class Store {
     this.say({ kind: "changed" });
   }
 
-  /** Back to the first visit, but for the language. */
+  /** Back to the first visit, but for what says nothing of the user. */
   forget(): Promise<void> {
-    return this.change(({ language }) => ({ ...FRESH, language }));
+    return this.change(({ language, release }) => ({ ...FRESH, language, release }));
   }
 
   say(message: Message): void {
