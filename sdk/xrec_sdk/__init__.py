@@ -14,6 +14,9 @@ from xrec_sdk.default import (
     score,
     set_consent,
     similar,
+    start_sync,
+    stop_sync,
+    sync_status,
 )
 from xrec_sdk.errors import (
     BundleDamaged,
@@ -69,4 +72,7 @@ __all__ = [
     "score",
     "set_consent",
     "similar",
+    "start_sync",
+    "stop_sync",
+    "sync_status",
 ]

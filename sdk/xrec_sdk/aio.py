@@ -60,5 +60,8 @@ class AsyncRecommender:
     set_consent = _twin(Recommender.set_consent)
     consent = _twin(Recommender.consent)
     forget = _twin(Recommender.forget)
+    start_sync = _twin(Recommender.start_sync)
+    stop_sync = _twin(Recommender.stop_sync)
+    sync_status = _twin(Recommender.sync_status)
     export_my_data = _twin(Recommender.export_my_data)
     close = _twin(Recommender.close)

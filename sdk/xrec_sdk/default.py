@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import Context
@@ -13,6 +13,9 @@ from xrec_sdk.errors import UsageError
 from xrec_sdk.profile import MAX_EVENTS, Profile
 from xrec_sdk.recommender import UNKNOWN_DEVICE, Recommender, Where
 from xrec_sdk.results import Recommendation
+
+if TYPE_CHECKING:
+    from xrec_sdk.sync_client import SyncStatus
 
 _lock = threading.Lock()
 _recommender: Recommender | None = None
@@ -125,6 +128,21 @@ def forget(
 ) -> int:
     """Erase the profile or some of it; see :meth:`Recommender.forget`."""
     return current().forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
+
+
+def start_sync(url: str, token_provider: Callable[[], str], *, installation: str | None = None) -> None:
+    """Keep the profile in step with a sync server; see :meth:`Recommender.start_sync`."""
+    current().start_sync(url, token_provider, installation=installation)
+
+
+def stop_sync() -> None:
+    """End the background sync; see :meth:`Recommender.stop_sync`."""
+    current().stop_sync()
+
+
+def sync_status() -> SyncStatus:
+    """Return how the sync stands; see :meth:`Recommender.sync_status`."""
+    return current().sync_status()
 
 
 def export_my_data() -> dict[str, object]:

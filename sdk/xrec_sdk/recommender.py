@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
 from xrec_sdk.runtime import Runtime, Top
 from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid, history_of
+
+if TYPE_CHECKING:
+    from xrec_sdk.sync_client import SyncClient, SyncStatus
 
 Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
 LEAST_POOL = 64
@@ -94,6 +97,7 @@ class Recommender:
         )
         self.profile = profile if isinstance(profile, Profile) else Profile(profile, max_events)
         self._clock_ms = clock_ms
+        self._sync: SyncClient | None = None
         # Replaced whole by whichever thread read the profile last; each call asks the profile what came after its mark.
         self._last: _Known | None = None
         self._free = self.runtime.no_bias()
@@ -230,13 +234,37 @@ class Recommender:
         """Erase the profile, or the events that meet all that is given; return how many. See :meth:`Profile.forget`."""
         return self.profile.forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
 
+    def start_sync(self, url: str, token_provider: Callable[[], str], *, installation: str | None = None) -> None:
+        """Keep the profile in step with the sync server at ``url`` in the background; a second call takes over.
+
+        Needs the extra ``sync``. Nothing is sent before the user has consented to ``sync``. ``token_provider`` gives
+        the user's bearer token, in the background. See :class:`xrec_sdk.sync_client.SyncClient`.
+        """
+        from xrec_sdk.sync_client import SyncClient
+
+        self.stop_sync()
+        self._sync = SyncClient(self.profile, url, token_provider, installation=installation)
+
+    def stop_sync(self) -> None:
+        """End the background sync within a second; what is queued goes out when it is started again."""
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.close()
+
+    def sync_status(self) -> SyncStatus:
+        """Return how the sync stands; asks nobody."""
+        from xrec_sdk.sync_client import status_of
+
+        return status_of(self.profile, self._sync)
+
     def export_my_data(self) -> dict[str, object]:
         """Return all that is kept of the user, as JSON values."""
         kept = {"events": self.profile.export(), "consent": self.profile.consent()}
         return {"format": "xrec-profile", "format_version": 1, **kept}
 
     def close(self) -> None:
-        """Close the profile; later calls that need it raise ProfileError ``profile.closed``."""
+        """Stop the sync and close the profile; later calls that need it raise ProfileError ``profile.closed``."""
+        self.stop_sync()
         self.profile.close()
 
     def _known(self) -> _Known:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from xrec_sdk.profile import Profile
 from xrec_sdk.store import Connection
-from xrec_sdk.sync import Changes, Replica
-from xrec_sdk.sync_tables import UNSENT, replica
+from xrec_sdk.sync import Changes, Replica, Standing
+from xrec_sdk.sync_tables import UNSENT, replica, standing
 from xrec_sdk.sync_view import commit
 
 
@@ -44,6 +44,10 @@ class SyncStore:
         if self._must_wipe and self._profile.store.checkpoint("TRUNCATE", 0.0):
             self._must_wipe = False
         return is_erased is not None
+
+    def standing(self) -> Standing:
+        """Return what the device keeps beside rows and queue."""
+        return self._profile.store.read(standing)
 
     def count(self) -> tuple[int, int]:
         """Return how many operations are to be sent, and how many are dead."""
