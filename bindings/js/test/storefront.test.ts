@@ -24,7 +24,11 @@ type Shop = Page | FrameLocator;
 
 const itemsOf = (shop: Shop) => shop.locator('[data-shelf="picked"] [data-item]');
 const titlesOf = (shop: Shop) => shop.locator('[data-shelf="picked"] .title').allTextContents();
-const agree = (shop: Shop) => shop.getByRole("button", { name: "Yes, remember" }).click();
+const agree = async (shop: Shop) => {
+  const button = shop.getByRole("button", { name: "Yes, remember" });
+  await button.click();
+  await button.waitFor({ state: "hidden" }); // the answer is kept
+};
 const buy = (shop: Shop, place: number) => itemsOf(shop).nth(place).getByRole("button", { name: "Buy now" }).click();
 
 describe.skipIf(!hasChromium())("the storefront", () => {
