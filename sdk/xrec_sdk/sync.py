@@ -106,7 +106,7 @@ class Row:
 class Head:
     """Where a profile stands; every answer of the server carries it.
 
-    ``generation`` counts the restores of the server from a backup, ``base`` is the ``seq`` at which this one began.
+    ``generation`` counts the restores of the server from a backup, ``base`` is the ``seq`` that the backup had reached.
     ``erased_by`` is the id of the erasure that began ``epoch``. Events at or below ``floor`` and erasures
     at or below ``forgotten`` are no longer held, by anyone.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from xrec_sdk.sync import Limits, Op
@@ -97,6 +98,7 @@ def takes(erasure: Criteria, body: str) -> bool:
         return True
 
 
+@lru_cache(maxsize=256)
 def consent_said(body: str) -> tuple[bool, str, Mapping[str, int]]:
     """Return (granted, policy, over) of a consent operation; ValueError where its body is malformed."""
     fields = _object(body)
@@ -106,6 +108,7 @@ def consent_said(body: str) -> tuple[bool, str, Mapping[str, int]]:
     return is_granted, policy, over
 
 
+@lru_cache(maxsize=256)
 def register_said(body: str) -> tuple[bool, Mapping[str, int], Mapping[str, int], str]:
     """Return (was_granted, refused, over, policy) of a purpose's row; ValueError where its body is malformed."""
     fields = _object(body)

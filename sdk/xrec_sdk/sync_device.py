@@ -34,10 +34,12 @@ from xrec_sdk.sync import (
     Standing,
 )
 from xrec_sdk.sync import SyncError as SyncError
-from xrec_sdk.sync_body import check, compact_json, criteria, takes
+from xrec_sdk.sync_body import check, compact_json, consent_said, criteria, takes
 from xrec_sdk.sync_json import write
 from xrec_sdk.sync_merge import (
     Consent,
+    clamp,
+    consent_body,
     consent_of_op,
     consent_of_row,
     digest_change,
@@ -77,18 +79,17 @@ class _Draft:
         merged = {**self.replica.rows, **self.rows}
         return [row for row in merged.values() if row is not None]
 
-    def put_row(self, key: Key, row: Row | None) -> None:
-        """Write or drop a row, the digest with it."""
-        old = self.rows[key] if key in self.rows else self.replica.rows.get(key)
-        digest = digest_change(self.standing.digest, [row] if row else [], [old] if old else [])
-        self.standing = replace(self.standing, digest=digest)
-        self.rows[key] = row
+    def digest(self) -> int:
+        """Return the digest of the rows as they now are."""
+        was = (self.replica.rows.get(key) for key in self.rows)
+        put, dropped = (row for row in self.rows.values() if row), (row for row in was if row)
+        return digest_change(self.replica.standing.digest, put, dropped)
 
     def drop_rows(self, is_gone: Callable[[Row], bool]) -> None:
         """Drop every row of which ``is_gone`` is true."""
         for row in self.held():
             if is_gone(row):
-                self.put_row(row.key, None)
+                self.rows[row.key] = None
 
     def void(self, one: Queued, code: str | None = None) -> None:
         """Make a nop of an operation; with a code, keep it among the dead."""
@@ -99,7 +100,7 @@ class _Draft:
     def changes(self) -> Changes:
         """Return all of it."""
         return Changes(
-            self.standing,
+            replace(self.standing, digest=self.digest()) if self.rows else self.standing,
             tuple(row for row in self.rows.values() if row),
             tuple(key for key, row in self.rows.items() if row is None),
             tuple(one for one in self.queue.values() if one),
@@ -194,13 +195,14 @@ def _taken_by_epoch(kind: str, body: str) -> bool:
 
 def _void_refused(draft: _Draft) -> None:
     """Make nops of unsent operations whose purposes are no longer granted."""
-    now = Replica(draft.standing, {row.key: row for row in draft.held()}, draft.queued())
-    granted = {
-        purpose: consent(now, purpose).is_granted for purpose in {"sync", *(one.op.purpose for one in now.queue)}
-    }
-    for one in now.queue:
-        is_free = one.op.kind in ("consent", "erase", "nop") or one.seq is not None
-        if not is_free and not (granted["sync"] and granted[one.op.purpose]):
+    queue = draft.queued()
+    asking = [one for one in queue if one.seq is None and _taken_by_epoch(one.op.kind, one.op.body)]
+    if not asking:
+        return
+    now = Replica(draft.standing, {row.key: row for row in draft.held() if row.kind == "consent"}, queue)
+    granted = {purpose: consent(now, purpose).is_granted for purpose in {"sync", *(one.op.purpose for one in asking)}}
+    for one in asking:
+        if not (granted["sync"] and granted[one.op.purpose]):
             draft.void(one)
 
 
@@ -250,9 +252,9 @@ def pushed(replica: Replica, push: Push, answer: PushAnswer, local_ms: int, limi
     if answer.code == sync.COPIED:
         draft.standing = replace(draft.standing, must_register=True)
     elif answer.code == sync.GAP:
+        # What is gone must not be said again: it would take what has been said since.
+        _obey(draft, answer.head)
         _resend_from(draft, answer.high_water)
-    elif answer.code == sync.BEHIND:
-        _fall_behind(draft, answer.head)
     elif answer.code in (sync.TOO_LARGE, sync.MALFORMED):
         _send_less(draft, push)
     elif answer.code is None and push.device == draft.standing.device:
@@ -263,7 +265,9 @@ def pushed(replica: Replica, push: Push, answer: PushAnswer, local_ms: int, limi
 
 def _acknowledge(draft: _Draft, push: Push, answer: PushAnswer, limits: Limits) -> None:
     queue = {one.op.dseq: one for one in draft.queued()}
-    for dseq, seq in answer.acks:
+    # A push that is not refused says that the server has all below its first.
+    below = ((dseq, answer.head.seq) for dseq in queue if dseq < push.first and queue[dseq].seq is None)
+    for dseq, seq in (*below, *answer.acks):
         if dseq in queue:
             draft.queue[dseq] = replace(queue[dseq], seq=seq)
     for dseq, code in answer.rejected:
@@ -328,24 +332,26 @@ def apply_page(replica: Replica, page: Page, local_ms: int) -> Changes:
 
 def _take_rows(draft: _Draft, page: Page) -> None:
     hlc = draft.standing.hlc
-    replica_keys = {row.key for row in draft.held() if row.kind == "erase"}
     for row in page.rows:
         if _is_retired(row.kind, row.seq, draft.standing.floor, draft.standing.forgotten):
             continue
         hlc = max(hlc, row.hlc)
         if row.kind == "erase":
-            _erase_by_row(draft, row, is_known=row.key in replica_keys)
-        draft.put_row(row.key, row)
+            _erase_by_row(draft, row)
+        draft.rows[row.key] = row
     standing = draft.standing
     draft.standing = replace(standing, hlc=hlc, cursor=page.next, checked=max(standing.checked, page.next))
 
 
-def _erase_by_row(draft: _Draft, erase: Row, is_known: bool) -> None:
+def _erase_by_row(draft: _Draft, erase: Row) -> None:
     erasure = criteria(erase.body)
+    for one in draft.queued():
+        if one.op.key == erase.key and one.seq is None:
+            draft.queue[one.op.dseq] = replace(one, seq=erase.seq)
     if erasure.is_everything:
         return
     draft.drop_rows(lambda row: row.kind == "event" and row.seq < erase.seq and takes(erasure, row.body))
-    if is_known or erase.seq <= draft.standing.checked:
+    if erase.seq <= draft.standing.checked:
         return
     own = _own_erase(draft, erase.id)
     for one in draft.queued():
@@ -359,22 +365,27 @@ def _heed(draft: _Draft, head: Head, now_ms: int, high_water: int, local_ms: int
     standing = draft.standing
     if (head.generation, head.epoch) < (standing.generation, standing.epoch):
         return False
-    hlc = standing.hlc
-    if hlc.ms > now_ms + LIMITS.ahead_ms:
-        # The server clamps what runs ahead, and a device always wins over itself there.
-        hlc = ZERO
-    standing = replace(standing, hlc=hlc, contact_ms=max(standing.contact_ms, now_ms), contact_local_ms=local_ms)
+    contact_ms = max(standing.contact_ms, now_ms)
+    # The server clamps what runs ahead, and a device always wins over itself there.
+    hlc = clamp(standing.hlc, contact_ms, LIMITS.ahead_ms)
+    standing = replace(standing, hlc=hlc, contact_ms=contact_ms, contact_local_ms=local_ms)
     if high_water > standing.sent:
         standing = replace(standing, must_register=True)
     draft.standing = standing
     if head.generation > standing.generation:
-        is_next = head.generation == standing.generation + 1
-        checked = min(standing.checked, head.base) if is_next else 0
         _start_anew(draft)
-        draft.standing = replace(
-            draft.standing, generation=head.generation, checked=checked, floor=0, forgotten=0, must_probe=True
-        )
+        _doubt(draft, head.base if head.generation == standing.generation + 1 else 0)
+        draft.standing = replace(draft.standing, generation=head.generation, floor=0, forgotten=0)
+    if standing.device and head.forgotten > draft.standing.checked:
+        _fall_behind(draft, head)
     return True
+
+
+def _doubt(draft: _Draft, base: int) -> None:
+    """Take back what was acknowledged after the backup; consents and erases outlive a restore in the ledger."""
+    for one in draft.queued():
+        if one.seq is not None and one.seq > base and one.op.kind not in ("consent", "erase"):
+            draft.queue[one.op.dseq] = replace(one, seq=None)
 
 
 def _start_anew(draft: _Draft) -> None:
@@ -386,7 +397,7 @@ def _drop_all(draft: _Draft) -> None:
     """Drop all rows, but know what was refused and erased until the snapshot says it: such rows stand at seq 0."""
     draft.drop_rows(lambda row: row.kind not in ("consent", "erase"))
     for row in draft.held():
-        draft.put_row(row.key, replace(row, seq=0))
+        draft.rows[row.key] = replace(row, seq=0)
 
 
 def _obey(draft: _Draft, head: Head) -> None:
@@ -397,11 +408,12 @@ def _obey(draft: _Draft, head: Head) -> None:
     if head.epoch > standing.epoch:
         _purge(draft, head)
     floor, forgotten = max(standing.floor, head.floor), max(standing.forgotten, head.forgotten)
-    if (floor, forgotten) != (standing.floor, standing.forgotten):
-        draft.drop_rows(lambda row: _is_retired(row.kind, row.seq, floor, forgotten))
-        for one in draft.queued():
-            if one.seq is not None and one.op.kind == "event" and one.seq <= floor:
-                draft.void(one)
+    if (floor, forgotten) == (standing.floor, standing.forgotten):
+        return
+    draft.drop_rows(lambda row: _is_retired(row.kind, row.seq, floor, forgotten))
+    for one in draft.queued():
+        if one.seq is not None and _is_retired(one.op.kind, one.seq, floor, forgotten):
+            draft.void(one)
     draft.standing = replace(draft.standing, floor=floor, forgotten=forgotten)
 
 
@@ -439,7 +451,7 @@ def _compare(draft: _Draft, page: Page) -> None:
     is_erasing = bool(_pending_erasures(draft.queued(), standing.cursor))
     if not is_current or is_erasing:
         draft.standing = replace(standing, is_rebuilt=True)
-    elif page.digest == digest_text(standing.digest):
+    elif page.digest == digest_text(draft.digest()):
         draft.standing = replace(standing, is_rebuilt=True, is_diverged=False)
     elif standing.is_rebuilt:
         _start_anew(draft)
@@ -450,8 +462,9 @@ def _compare(draft: _Draft, page: Page) -> None:
 def _fall_behind(draft: _Draft, head: Head) -> None:
     """Give up events that were not checked against erasures that nobody remembers, and take a snapshot."""
     for one in draft.queued():
-        if one.seq is None and one.op.kind == "event":
-            draft.void(one, sync.BEHIND)
+        if one.op.kind == "event":
+            # What was acknowledged too: a server that was restored may ask for it again.
+            draft.void(one, sync.BEHIND if one.seq is None else None)
     _start_anew(draft)
     draft.standing = replace(draft.standing, checked=head.forgotten)
 
@@ -476,12 +489,11 @@ def lease_ended(replica: Replica, local_ms: int, limits: Limits = LIMITS) -> Cha
 
 
 def _give_up(draft: _Draft) -> None:
+    """Drop the profile; what the user decided and the server does not know is still said."""
     _drop_all(draft)
     for one in draft.queued():
-        if one.seq is None and _taken_by_epoch(one.op.kind, one.op.body):
-            draft.void(one, sync.BEHIND)
-        elif one.op.kind != "consent":
-            draft.void(one)
+        if _taken_by_epoch(one.op.kind, one.op.body):
+            draft.void(one, sync.BEHIND if one.seq is None else None)
     draft.standing = replace(draft.standing, cursor=0, is_rebuilt=False)
 
 
@@ -494,8 +506,6 @@ def registered(replica: Replica, answer: Registered, local_ms: int) -> Changes:
     if is_first:
         joined = replace(draft.standing, epoch=answer.head.epoch, checked=answer.head.forgotten)
         draft.standing = replace(joined, generation=answer.head.generation)
-    elif answer.head.generation == draft.standing.generation and draft.standing.checked < answer.head.forgotten:
-        _fall_behind(draft, answer.head)
     _obey(draft, answer.head)
     _renumber(draft, standing, answer)
     return draft.changes()
@@ -505,11 +515,13 @@ def _renumber(draft: _Draft, was: Standing, answer: Registered) -> None:
     prints = dict(answer.former_prints)
     kept: list[Op] = []
     for one in draft.queued():
-        fate = _fate(one, was, answer, prints)
+        fate = "delivered" if _is_covered(draft, one.op, was.device) else _fate(one, was, answer, prints)
         if fate == "lost":
             draft.dead.append(Dead(one.op, sync.COPIED))
         elif fate == "mine" and one.op.kind != "nop":
             kept.append(one.op)
+        elif one.op.kind == "consent" and (one.seq is None or one.seq > was.cursor):
+            _hold(draft, one.op, was.device)
         draft.queue[one.op.dseq] = None
     numbers = {op.dseq: dseq for dseq, op in enumerate(kept, start=1)}
     for dseq, op in enumerate(kept, start=1):
@@ -528,11 +540,28 @@ def _renumber(draft: _Draft, was: Standing, answer: Registered) -> None:
     )
 
 
+def _hold(draft: _Draft, op: Op, device: str) -> None:
+    """Know a decision that the server has until a page brings it: the row stands at seq 0."""
+    row = {**draft.replica.rows, **draft.rows}.get(op.key)
+    joined = join_consent(consent_of_row(row), consent_of_op(op, device))
+    if joined == consent_of_row(row):
+        return
+    body = consent_body(joined)
+    draft.rows[op.key] = Row(0, "consent", op.id, op.epoch, joined.hlc, joined.device, op.dseq, 0, 0, body)
+
+
+def _is_covered(draft: _Draft, op: Op, device: str) -> bool:
+    """Return whether a later grant is known to have seen this refusal, which must not be said again then."""
+    row = {**draft.replica.rows, **draft.rows}.get(op.key) if op.kind == "consent" else None
+    return row is not None and consent_of_row(row).over.get(device, 0) >= op.dseq and not consent_said(op.body)[0]
+
+
 def _fate(one: Queued, was: Standing, answer: Registered, prints: dict[int, str]) -> str:
     """Say whether an operation was "delivered" under the former name, is "mine" to send, or "lost": nobody can tell."""
     dseq, recent_from = one.op.dseq, min(prints, default=answer.former_high_water + 1)
-    is_erasing = one.op.kind == "erase" and (one.seq is None or one.seq > was.cursor)
-    if is_erasing or dseq > answer.former_high_water:
+    if one.op.kind == "erase":
+        return "mine" if one.seq is None or one.seq > was.checked else "delivered"
+    if dseq > answer.former_high_water:
         return "mine"
     if dseq <= was.acked or dseq <= was.copied_through:
         return "delivered"

@@ -28,7 +28,7 @@ def after(hlc: Hlc) -> Hlc:
 
 def clamp(hlc: Hlc, now_ms: int, ahead_ms: int) -> Hlc:
     """Return the clock, or the latest that is allowed where it runs more than ``ahead_ms`` before ``now_ms``."""
-    return min(hlc, Hlc(now_ms + ahead_ms, 0))
+    return hlc if hlc.ms <= now_ms + ahead_ms else Hlc(now_ms + ahead_ms, 0)
 
 
 def order_ms(at_ms: int, contact_ms: int, now_ms: int) -> int:

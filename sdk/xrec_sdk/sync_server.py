@@ -122,7 +122,7 @@ def accept(
 
     Never raises, whatever the push holds; the transport must have bounded its bytes (``push_bytes``) before decoding.
     """
-    code = _refusal(profile.head, device, push, limits)
+    code = _refusal(profile.head, device, push, known, limits)
     if code:
         return PushAnswer(profile.head, now_ms, device.high_water, code=code), None
     push = replace(push, checked=min(push.checked, profile.head.seq))
@@ -154,7 +154,7 @@ def accept(
     return answer, work.writes(seen)
 
 
-def _refusal(head: Head, device: Device, push: Push, limits: Limits) -> str | None:
+def _refusal(head: Head, device: Device, push: Push, known: Mapping[Key, Row], limits: Limits) -> str | None:
     if push.v != sync.VERSION:
         return sync.VERSION_UNKNOWN
     if not _is_sound(push) or not _is_in_order(push):
@@ -165,7 +165,7 @@ def _refusal(head: Head, device: Device, push: Push, limits: Limits) -> str | No
         return sync.GENERATION
     if push.first > device.high_water + 1:
         return sync.GAP
-    if push.first < device.first or _is_copied(device, push):
+    if push.first < device.first or _is_copied(device, push, known):
         return sync.COPIED
     if push.checked < head.forgotten:
         return sync.BEHIND
@@ -188,10 +188,14 @@ def _is_in_order(push: Push) -> bool:
     return push.first >= 1 and numbers and all(op.kind != "erase" for op in push.ops[:-1])
 
 
-def _is_copied(device: Device, push: Push) -> bool:
+def _is_copied(device: Device, push: Push, known: Mapping[Key, Row]) -> bool:
     prints = {recent.dseq: recent.print for recent in device.recent}
-    # What was sent may since have become a nop, but never the other way round.
-    return any(op.kind != "nop" and prints.get(op.dseq, print_of(op)) != print_of(op) for op in push.ops)
+    erasures = {row.dseq for row in known.values() if row.kind == "erase" and row.device == device.id}
+    # What was sent may since have become a nop, but never the other way round, and never an erasure that is held.
+    return any(
+        op.dseq in erasures if op.kind == "nop" else prints.get(op.dseq, print_of(op)) != print_of(op)
+        for op in push.ops
+    )
 
 
 class _Work:
@@ -320,7 +324,9 @@ class _Work:
         digest = digest_change(self.profile.digest, put, gone)
         if self.purge is not None:
             events, digest = 0, digest_of(self.known.values())
-        drop = tuple(row.key for row in gone if row.key not in self.known and self.purge is None)
+        # A purge takes the others by itself.
+        kept = LASTING if self.purge is not None else None
+        drop = tuple(row.key for row in gone if row.key not in self.known and (kept is None or row.kind in kept))
         profile = Profile(self.head, digest, events)
         return Writes(profile, device, None, self.purge, drop, put, tuple(self.history))
 
@@ -477,32 +483,25 @@ def ledger_after(ledger: Ledger, writes: Writes) -> Ledger:
 def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: int) -> tuple[Ledger, Writes]:
     """Return the ledger and the writes that make a profile restored from a backup usable: a new generation.
 
-    ``rows`` are all that the backup holds. Erasures that it does not know are applied again, the register of each
-    purpose is joined, devices that were removed go again. Write the ledger first.
+    ``rows`` are all that the backup holds. No seq is given twice: the new ones begin far above all that there were, and
+    the ledger's rows keep theirs, so that what a device has checked stays checked. A device that nobody has stands for
+    those that the backup does not know, until their lease ends. Write the ledger first.
     """
-    head = replace(profile.head, generation=ledger.generation + 1, base=profile.head.seq)
+    was, generation, forgotten = profile.head, ledger.generation + 1, max(profile.head.forgotten, ledger.forgotten)
+    head = replace(was, generation=generation, base=was.seq, seq=was.seq + SEQ_JUMP, forgotten=forgotten)
     work = _Work(replace(profile, head=head), Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
-    for row in ledger.consents:
-        joined = join_consent(consent_of_row(work.known.get(row.key)), consent_of_row(row))
-        if consent_body(joined) != consent_body(consent_of_row(work.known.get(row.key))):
-            work.put(_op_of(row, consent_body(joined)), row.device)
-    if ledger.epoch > head.epoch:
+    if ledger.epoch > was.epoch:
         work.begin_epoch(ledger.epoch, ledger.erased_by)
     for row in ledger.erasures:
-        if row.seq > head.base and row.key not in work.known:
-            if row.epoch == ledger.epoch:
-                work.erase_events(criteria(row.body))
-            if row.seq > ledger.forgotten:
-                # What it took in an older epoch is gone with that; its id must still be known.
-                body = row.body if row.epoch == ledger.epoch else _NOTHING
-                work.put(_op_of(row, body), row.device)
-    writes = replace(work.writes(None), removed_devices=ledger.removed)
-    return replace(ledger, generation=head.generation), writes
+        if row.seq > was.seq and row.epoch == ledger.epoch:
+            work.erase_events(criteria(row.body))
+    newer = [row for row in (*ledger.erasures, *ledger.consents) if row.seq > was.seq]
+    work.known |= {row.key: row for row in newer}
+    work.known = {key: row for key, row in work.known.items() if row.kind != "erase" or row.seq > forgotten}
+    lost = Device(f"lost:{generation}", contact_ms=now_ms)
+    return replace(ledger, generation=generation), replace(work.writes(lost), removed_devices=ledger.removed)
 
 
-def _op_of(row: Row, body: str) -> Op:
-    return Op(row.dseq, row.kind, row.id, row.epoch, row.hlc, 0, "sync", body)
-
-
-_NOTHING = '{"from_ms":0,"to_ms":0}'
+SEQ_JUMP = 1 << 32
+"""More seqs than any profile gives between a backup and its restore; 2^53 leaves room for two million restores."""
 _NO_PUSH = Push(sync.VERSION, "", 0, 0, 1, ())

@@ -99,7 +99,7 @@ def nop_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def copies_unseen(patch: pytest.MonkeyPatch) -> None:
     """The server does not compare what it has with what is sent again."""
-    patch.setattr(sync_server, "_is_copied", lambda device, push: False)
+    patch.setattr(sync_server, "_is_copied", lambda device, push, known: False)
 
 
 def queue_not_erased(patch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,62 @@ def no_generation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync_server, "restored", wrong)
 
 
+def erased_in_rows_only(patch: pytest.MonkeyPatch) -> None:
+    """The account's erasure empties the profile, but begins no epoch."""
+    right = sync_server.erased
+
+    def wrong(profile: Any, *given: Any) -> Any:
+        receipt, writes = right(profile, *given)
+        if writes:
+            head = replace(writes.profile.head, epoch=profile.head.epoch, erased_by=profile.head.erased_by)
+            writes = replace(writes, profile=replace(writes.profile, head=head))
+        return receipt, writes
+
+    patch.setattr(sync_server, "erased", wrong)
+
+
+def seqs_given_twice(patch: pytest.MonkeyPatch) -> None:
+    """A restored server goes on counting from its backup."""
+    patch.setattr(sync_server, "SEQ_JUMP", 0)
+
+
+def lost_devices_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Nobody stands for the devices that a backup does not know."""
+    right = sync_server.restored
+
+    def wrong(*given: Any) -> Any:
+        ledger, writes = right(*given)
+        return ledger, replace(writes, device=None)
+
+    patch.setattr(sync_server, "restored", wrong)
+
+
+def nops_over_copies(patch: pytest.MonkeyPatch) -> None:
+    """A nop is let stand over the erasure that a copy said under its number."""
+    right = sync_server._is_copied
+    patch.setattr(sync_server, "_is_copied", lambda device, push, known: right(device, push, {}))
+
+
+def removed_in_vain(patch: pytest.MonkeyPatch) -> None:
+    """A removed device keeps what it has."""
+    patch.setattr(sync_device, "_give_up", lambda draft: None)
+
+
+def lost_taken_for_retired(patch: pytest.MonkeyPatch) -> None:
+    """A device believes acknowledgements of a server that has been restored since."""
+    patch.setattr(sync_device, "_doubt", lambda draft, base: None)
+
+
+def forgotten_unseen(patch: pytest.MonkeyPatch) -> None:
+    """A device that has missed erasures that are forgotten takes a page as if nothing were amiss."""
+    patch.setattr(sync_device, "_fall_behind", lambda draft, head: None)
+
+
+def consents_said_again(patch: pytest.MonkeyPatch) -> None:
+    """A device drops a refusal that a copy has delivered, before a page has brought it."""
+    patch.setattr(sync_device, "_hold", lambda draft, op, device: None)
+
+
 FAULTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -128,16 +184,27 @@ FAULTS: dict[str, Plant] = {
         grant_wins,
         erasure_forgotten_early,
         nop_forgotten,
-        copies_unseen,
         queue_not_erased,
         no_generation,
+        erased_in_rows_only,
+        seqs_given_twice,
     )
+}
+# Faults that need more luck than 40 histories have; each is caught by the least history of its kind.
+RARE: dict[str, Plant] = {
+    "an_erasure_said_again_after_a_restore_does_not_take_what_was_recorded_since": lost_devices_forgotten,
+    "a_nop_does_not_hide_the_erasure_of_a_copy_under_the_same_number": nops_over_copies,
+    "two_events_under_one_number_are_not_taken_for_one": copies_unseen,
+    "a_removed_device_gives_up_the_profile_and_its_unsent_events_but_not_its_erasures": removed_in_vain,
+    "what_the_server_lost_is_not_taken_for_retired": lost_taken_for_retired,
+    "a_device_that_was_set_back_is_not_taken_to_have_checked_what_is_forgotten": forgotten_unseen,
+    "a_refusal_that_a_copy_has_delivered_holds_until_a_page_brings_it": consents_said_again,
 }
 
 
 @contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(plant: Plant) -> Iterator[None]:
     """Run with one fault."""
     with pytest.MonkeyPatch.context() as patch:
-        FAULTS[name](patch)
+        plant(patch)
         yield

@@ -20,13 +20,22 @@ from typing import Any
 from xrec_sdk import sync, sync_device, sync_server
 from xrec_sdk.sync import DAY_MS, Changes, Key, Limits, Op, Replica, Row, Standing
 from xrec_sdk.sync_body import criteria, takes
-from xrec_sdk.sync_merge import digest_of, digest_text
+from xrec_sdk.sync_merge import consent_of_row, digest_of, digest_text
 
-LIMITS = Limits(push_ops=4, page_rows=4, max_events=5, retention_ms=40 * DAY_MS, window_ops=40, queue_ops=10)
+LIMITS = Limits(
+    push_ops=4,
+    page_rows=4,
+    max_events=4,
+    lease_ms=30 * DAY_MS,
+    retention_ms=40 * DAY_MS,
+    window_ops=40,
+    queue_ops=10,
+)
 START_MS = 1_750_000_000_000
 STEPS = 90
 ITEMS = ("apple", "bread", "cheese")
 KINDS = ("view", "like", "buy")
+PURPOSES = ("sync", "personalise")
 
 
 class Broken(AssertionError):
@@ -54,7 +63,7 @@ class Server:
             if device:
                 self.devices[device.id] = device
         for name in writes.removed_devices:
-            del self.devices[name]
+            self.devices.pop(name, None)
 
     def of_kind(self, kind: str) -> list[Row]:
         return sorted((row for row in self.rows.values() if row.kind == kind), key=lambda row: row.seq)
@@ -70,6 +79,8 @@ class Phone:
     asks: dict[str, int] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     issued: frozenset[str] = frozenset()
+    heard: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     is_lost: bool = False
 
     def commit(self, changes: Changes) -> None:
@@ -90,6 +101,14 @@ class Fact:
     is_joining: bool
 
 
+@dataclass
+class Word:
+    """What the oracle knows of a preference that was said: when, and the one that its device then saw."""
+
+    fact: Fact
+    before: str | None
+
+
 class World:
     """One history from a seed."""
 
@@ -107,12 +126,25 @@ class World:
         self.erasures: set[str] = set()
         self.erased: set[str] = set()
         self.retired: set[str] = set()
+        self.ever_retired: set[str] = set()
+        self.withdrawn: set[str] = set()
+        self.words: dict[str, Word] = {}
+        self.words_erased: set[str] = set()
+        self.words_held: set[str] = set()
+        self.refusals_had: set[str] = set()
+        self.covered: set[str] = set()
+        self.twins: set[int] = set()
+        self.receipts: dict[str, sync.Receipt] = {}
         self.too_old: set[str] = set()
         self.excused: set[str] = set()
         self.backups: list[Server] = []
         self.copies: list[Phone] = []
         self.ids = 0
-        for _ in range(3):
+        # In some histories the transport takes less at a time than devices would send, in some there is less bad luck.
+        self.transport_ops = self.random.choice((3, 4, 4, 4))
+        spared = self.random.choice(MISHAPS)
+        self.names, self.weights = zip(*((name, of) for name, of in ACTIONS.items() if name not in spared), strict=True)
+        for _ in range(self.random.choice((3, 3, 4))):
             self.join()
 
     # What happens.
@@ -120,8 +152,8 @@ class World:
     def join(self, _: Phone | None = None) -> None:
         phone = Phone(len(self.phones), Replica(Standing(instance=self.fresh()), {}, []), self.skew())
         self.phones.append(phone)
-        for purpose in ("sync", "personalise"):
-            phone.commit(sync_device.consent_change(phone.replica, purpose, True, "1", self.clock(phone)))
+        for purpose in PURPOSES:
+            self.decide(phone, purpose, True)
         self.counts["joined"] += 1
 
     def skew(self) -> int:
@@ -139,8 +171,7 @@ class World:
         self.now_ms += self.random.choice((10, 900, 40_000, 400_000))
         alive = [phone for phone in self.phones if not phone.is_lost]
         phone = self.random.choice(alive)
-        names, weights = zip(*ACTIONS.items(), strict=True)
-        action = self.random.choices(names, weights)[0]
+        action = self.random.choices(self.names, self.weights)[0]
         getattr(self, action)(phone)
         self.check_step(phone)
 
@@ -163,16 +194,30 @@ class World:
         return True
 
     def prefer(self, phone: Phone) -> None:
-        self.counts["preferences"] += self.say(phone, "preference", self.random.choice("ab"), f'"{self.fresh()}"')
+        name, body = self.random.choice("ab"), f'"{self.fresh()}"'
+        before = _preference(phone.replica, name)
+        if self.say(phone, "preference", name, body):
+            fact = Fact(body, phone.name, phone.issued, phone.replica.standing.device == "")
+            self.words[body] = Word(fact, before)
+            self.counts["preferences"] += 1
 
     def say_unknown(self, phone: Phone) -> None:
         self.counts["unknown kinds"] += self.say(phone, "mood", "today", f'"{self.fresh()}"')
 
     def consent(self, phone: Phone) -> None:
         is_granted = self.random.random() < 0.8
-        purpose = self.random.choice(("sync", "personalise"))
-        phone.commit(sync_device.consent_change(phone.replica, purpose, is_granted, "2", self.clock(phone)))
+        self.decide(phone, self.random.choice(PURPOSES), is_granted)
         self.counts["grants" if is_granted else "refusals"] += 1
+
+    def decide(self, phone: Phone, purpose: str, is_granted: bool) -> None:
+        """Grant or refuse; the policy is unique, so that the oracle knows which refusals each grant has seen."""
+        word = f"{purpose} {self.fresh()}"
+        phone.commit(sync_device.consent_change(phone.replica, purpose, is_granted, word, self.clock(phone)))
+        if is_granted:
+            self.covered |= {one for one in phone.heard if one.startswith(purpose)}
+        else:
+            phone.heard |= {word}
+            phone.refused |= {word}
 
     def erase(self, phone: Phone) -> None:
         self.say_erase(phone, "{}")
@@ -189,6 +234,37 @@ class World:
         phone.hidden |= {key for key, text in seen if _takes(body, text)}
         phone.issued |= {id}
         self.counts["erasures asked"] += 1
+
+    def erase_account(self, _: Phone) -> None:
+        """Erase from the account itself; now and then the request comes twice."""
+        server, id = self.server, self.fresh()
+        again = [id for id, one in self.receipts.items() if Key("erase", id) in server.rows]
+        if again and self.random.random() < 0.3:
+            receipt, writes = self.erase_from_account(self.random.choice(again))
+            if writes or replace(receipt, pending=()) != replace(self.receipts[receipt.id], pending=()):
+                raise Broken("double: the account's erasure was done twice")
+            return
+        receipt, writes = self.erase_from_account(id)
+        if not writes:
+            raise Broken("loss: the account's erasure was not done")
+        server.commit(writes)
+        self.receipts[id] = receipt
+        self.note_erased(id, "{}")
+        self.counts["account erasures"] += 1
+
+    def erase_from_account(self, id: str) -> tuple[sync.Receipt, sync_server.Writes | None]:
+        server = self.server
+        return sync_server.erased(server.profile, server.rows, list(server.devices.values()), id, self.now_ms)
+
+    def remove_device(self, phone: Phone) -> None:
+        """Remove a device by the account: what it has of the profile is given up when it asks next."""
+        name = phone.replica.standing.device
+        if name in self.server.devices:
+            self.server.commit(sync_server.removed(self.server.profile, name))
+            for one in self.phones:
+                if one.replica.standing.device == name:
+                    self.excuse(one)
+            self.counts["devices removed"] += 1
 
     # The network.
 
@@ -233,6 +309,9 @@ class World:
 
     def serve_push(self, push: sync.Push) -> Any:
         server, head = self.server, self.server.profile.head
+        if len(push.ops) > self.transport_ops:
+            self.counts["refused by the transport"] += 1
+            return push, None
         device = server.devices.get(push.device)
         if device is None:
             return push, sync.PushAnswer(head, self.now_ms, 0, code=sync.UNKNOWN_DEVICE)
@@ -243,6 +322,7 @@ class World:
             rejected = dict(answer.rejected)
             self.note_applied([op for op in applied if op.dseq not in rejected])
             self.too_old |= {op.id for op in push.ops if rejected.get(op.dseq) == sync.TOO_OLD}
+            self.withdrawn |= {op.id for op in push.ops if rejected.get(op.dseq) == sync.NO_CONSENT}
             self.counts.update(f"rejected {code}" for dseq, code in answer.rejected)
         else:
             self.counts[f"refused {answer.code}"] += 1
@@ -255,27 +335,44 @@ class World:
         for op in ops:
             if op.kind == "event":
                 self.applied.add(op.id)
+            if op.kind == "preference":
+                self.words_held.add(op.body)
+            if op.kind == "consent" and not json.loads(op.body)["granted"]:
+                self.refusals_had.add(json.loads(op.body)["policy"])
             if op.kind == "erase" and op.id not in self.erasures:
-                self.erasures.add(op.id)
-                late = {id for id, fact in self.facts.items() if op.id in fact.after}
-                taken = {id for id, fact in self.facts.items() if _takes(op.body, fact.body)}
-                taken -= {id for id in taken if self.facts[id].is_joining and id not in self.applied}
-                self.erased |= taken - late
-                self.counts["erasures done"] += 1
+                self.note_erased(op.id, op.body)
 
-    def serve_page(self, asked: tuple[str, int, int]) -> sync.Page:
+    def note_erased(self, id: str, body: str) -> None:
+        """Take down what an erasure takes: what was said, but not after it by its own device, nor by one to join."""
+        self.erasures.add(id)
+        for key, fact in self.facts.items():
+            is_early = id not in fact.after and (key in self.applied or not fact.is_joining)
+            if is_early and _takes(body, fact.body):
+                self.erased.add(key)
+        if criteria(body).is_everything:
+            for key, word in self.words.items():
+                if id not in word.fact.after and (key in self.words_held or not word.fact.is_joining):
+                    self.words_erased.add(key)
+        self.counts["erasures done"] += 1
+
+    def serve_page(self, asked: tuple[str, int, int]) -> tuple[sync.Page, frozenset[str]]:
         name, after, generation = asked
         server = self.server
         device = server.devices.get(name)
         if device is None:
             head = server.profile.head
-            return sync.Page(head, self.now_ms, 0, after, (), after, False, "", sync.UNKNOWN_DEVICE)
+            return sync.Page(head, self.now_ms, 0, after, (), after, False, "", sync.UNKNOWN_DEVICE), frozenset()
         rows = sorted((row for row in server.rows.values() if row.seq > after), key=lambda row: row.seq)
         some = rows[: LIMITS.page_rows + 1]
         page, writes = sync_server.page(server.profile, device, after, generation, some, self.now_ms, LIMITS)
         server.commit(writes)
         self.counts["pages of several"] += page.more
-        return page
+        return page, self.refusals_in(page)
+
+    def refusals_in(self, page: sync.Page) -> frozenset[str]:
+        """Return the refusals that whoever reads this page has seen."""
+        purposes = {row.id for row in page.rows if row.kind == "consent"}
+        return frozenset(word for word in self.refusals_had if word.split()[0] in purposes)
 
     def serve_register(self, asked: tuple[str, int, int, int]) -> sync.Registered:
         former = self.server.devices.get(asked[0])
@@ -294,20 +391,35 @@ class World:
         local_ms, was = self.clock(phone), phone.replica
         if kind == "push":
             push, answer = content
-            self.note_acks(push, answer)
-            phone.commit(sync_device.pushed(phone.replica, push, answer, local_ms, LIMITS))
+            if answer:
+                self.note_acks(push, answer)
+                phone.commit(sync_device.pushed(phone.replica, push, answer, local_ms, LIMITS))
+            else:
+                phone.commit(sync_device.refused(phone.replica, push))
         elif kind == "page":
-            phone.commit(sync_device.apply_page(phone.replica, content, local_ms))
+            page, refusals = content
+            phone.commit(sync_device.apply_page(phone.replica, page, local_ms))
+            if page.rows and phone.replica.standing.cursor == page.next:
+                phone.heard |= refusals
         else:
             self.counts["registered again"] += phone.replica.standing.device != ""
             phone.asks.clear()
             self.excuse(phone)
+            self.twins.discard(phone.name)
             phone.commit(sync_device.registered(phone.replica, content, local_ms))
+        self.note_withdrawn(phone, was)
         self.counts["started anew"] += was.standing.is_rebuilt and not phone.replica.standing.is_rebuilt
 
     def note_acks(self, push: sync.Push, answer: sync.PushAnswer) -> None:
         acked = {dseq for dseq, _ in answer.acks}
         self.acked |= {op.id for op in push.ops if op.dseq in acked and op.kind == "event"}
+
+    def note_withdrawn(self, phone: Phone, was: Replica) -> None:
+        """What a device takes back for want of consent is no longer asked of it after a restore of the server."""
+        gone = {one.op.id for one in was.queue if one.op.kind == "event"}
+        gone -= {one.op.id for one in phone.replica.queue}
+        if gone and not all(sync_device.consent(phone.replica, purpose).is_granted for purpose in PURPOSES):
+            self.withdrawn |= gone
 
     def excuse(self, phone: Phone) -> None:
         """What only this device could send again is no longer asked of it after a restore of the server."""
@@ -335,7 +447,9 @@ class World:
         devices = list(server.devices.values())
         writes = sync_server.compact(server.profile, events, erasures, devices, self.now_ms, LIMITS)
         self.retired |= {key.id for key in writes.drop if key.kind == "event"}
+        self.ever_retired |= self.retired
         self.counts["retired events"] += sum(key.kind == "event" for key in writes.drop)
+        self.counts["leases ended by the server"] += len(writes.removed_devices)
         self.counts["forgotten erasures"] += sum(key.kind == "erase" for key in writes.drop)
         server.commit(writes)
 
@@ -350,12 +464,15 @@ class World:
         self.phones.append(copied)
         self.excuse(phone)
         self.counts["clones"] += 1
-        self.mark_copy(copied)
+        if not self.mark_copy(copied):
+            self.twins |= {phone.name, copied.name}
 
-    def mark_copy(self, phone: Phone) -> None:
+    def mark_copy(self, phone: Phone) -> bool:
         if self.random.random() < 0.5:
-            phone.commit(sync_device.opened(phone.replica, self.fresh()))
-            self.counts["copies that knew it"] += 1
+            return False
+        phone.commit(sync_device.opened(phone.replica, self.fresh()))
+        self.counts["copies that knew it"] += 1
+        return True
 
     def restore_phone(self, phone: Phone) -> None:
         copies = [copy for copy in self.copies if not self.phones[copy.name].is_lost]
@@ -387,7 +504,7 @@ class World:
         self.counts["servers restored"] += 1
 
     def lose_phone(self, phone: Phone) -> None:
-        if sum(not one.is_lost for one in self.phones) > 2:
+        if sum(not one.is_lost for one in self.phones) > 3:
             phone.is_lost = True
             self.counts["devices that never returned"] += 1
 
@@ -399,14 +516,20 @@ class World:
         for _ in range(60):
             before = [(phone.replica.standing, self.server.profile) for phone in self.alive()]
             for phone in self.alive():
-                for ask in (self.ask_page, self.ask_push, self.ask_page):
-                    ask(phone)
-                    while self.wire:
-                        self.deliver(self.wire.pop(0))
+                self.talk(phone, self.ask_page)
+                if self.talk(phone, self.ask_push):
+                    self.talk(phone, self.ask_page)
             if [(phone.replica.standing, self.server.profile) for phone in self.alive()] == before:
                 return
-            self.now_ms += 0
         raise Broken("stuck: devices still had something to say after 60 rounds")
+
+    def talk(self, phone: Phone, ask: Callable[[Phone], None]) -> bool:
+        """Ask and hear the answer at once; return whether there was anything to ask."""
+        ask(phone)
+        asked = bool(self.wire)
+        while self.wire:
+            self.deliver(self.wire.pop(0))
+        return asked
 
     def alive(self) -> list[Phone]:
         return [phone for phone in self.phones if not phone.is_lost]
@@ -420,6 +543,25 @@ class World:
         seen = {id for _, id, _ in sync_device.events(phone.replica, self.now_ms)}
         if seen & phone.hidden:
             raise Broken(f"resurrection: a device shows {seen & phone.hidden} that was erased on it")
+        self.check_words()
+        for purpose in PURPOSES:
+            open_refusals = {word for word in phone.refused - self.covered if word.startswith(purpose)}
+            if open_refusals and sync_device.consent(phone.replica, purpose).is_granted:
+                raise Broken(f"registers: a device takes {purpose} as granted over its own {open_refusals}")
+            open_refusals = {word for word in self.refusals_had - self.covered if word.startswith(purpose)}
+            row = self.server.rows.get(Key("consent", purpose))
+            if open_refusals and consent_of_row(row).is_granted:
+                raise Broken(f"registers: the server takes {purpose} as granted over {open_refusals}")
+
+    def check_words(self) -> None:
+        """Of two preferences the one that was said in sight of the other stays; what was erased stays so."""
+        for row in self.server.of_kind("preference"):
+            if row.body in self.words_erased:
+                raise Broken(f"resurrection: the server holds the erased preference {row.body}")
+            for body in self.words_held - self.words_erased:
+                word = self.words[body]
+                if word.before == row.body and not self.counts["servers restored"]:
+                    raise Broken(f"registers: {row.body} stays, but {body} was said in its sight")
 
     def check(self) -> None:
         digest = digest_text(digest_of(self.server.rows.values()))
@@ -433,31 +575,36 @@ class World:
             seen = {id: body for _, id, body in sync_device.events(phone.replica, self.now_ms)}
             if seen != held:
                 raise Broken(f"divergence: device {phone.name} shows {seen.keys() ^ held.keys()} otherwise")
-        repairs = ("servers restored", "clones", "devices restored", "leases ended")
-        if self.counts["started anew"] and not any(self.counts[repair] for repair in repairs):
+        repairs = ("servers restored", "clones", "devices restored", "devices removed")
+        ended = ("leases ended", "leases ended by the server")
+        if self.counts["started anew"] and not any(self.counts[cause] for cause in (*repairs, *ended)):
             raise Broken("divergence: a device had to start anew without any cause")
         if any(self.facts[id].body != body for id, body in held.items()):
             raise Broken("divergence: an event is not as it was recorded")
         if held.keys() & self.erased:
             raise Broken(f"resurrection: {held.keys() & self.erased}")
-        lost = self.acked - self.erased - self.retired - self.too_old - held.keys()
+        for id in self.receipts:
+            row = self.server.rows.get(Key("erase", id))
+            names = {phone.replica.standing.device for phone in self.alive()}
+            if row and names & set(sync_server.receipt(row, self.server.devices.values()).pending):
+                raise Broken("receipt: a device that has heard of the erasure is said to be pending")
+        lost = self.acked - self.erased - self.ever_retired - self.too_old - held.keys()
         if self.counts["servers restored"]:
-            lost -= self.excused | self.lost_phones_events()
-        if self.counts["servers restored"] and self.counts["refusals"] + self.counts["retired events"]:
-            lost = set()
+            lost -= self.excused | self.withdrawn | self.events_of_unsure_phones()
         if lost:
             raise Broken(f"loss: acknowledged {lost} are nowhere")
 
-    def lost_phones_events(self) -> set[str]:
-        return {id for id, fact in self.facts.items() if self.phones[fact.phone].is_lost}
+    def events_of_unsure_phones(self) -> set[str]:
+        """Return what only a lost phone could say again, or one of two that go by one name and don't know it."""
+        return {id for id, fact in self.facts.items() if self.phones[fact.phone].is_lost or fact.phone in self.twins}
 
     def check_registers(self) -> None:
         """After ten quiet minutes the next word wins over any clock; of a grant and a refusal at once, the refusal."""
         self.now_ms += 600_000
         one, other = self.random.sample(self.alive(), 2)
         one.skew_ms = 0
-        for purpose in ("sync", "personalise"):
-            one.commit(sync_device.consent_change(one.replica, purpose, True, "3", self.clock(one)))
+        for purpose in PURPOSES:
+            self.decide(one, purpose, True)
         self.quiesce()
         self.say(one, "preference", "last", '"mine"')
         self.quiesce()
@@ -469,13 +616,20 @@ class World:
         self.quiesce()
         if any(phone.replica.rows[Key("preference", "last")].body != '"mine again"' for phone in self.alive()):
             raise Broken("registers: a clock that runs ahead wins over a later word")
-        other.commit(sync_device.consent_change(other.replica, "personalise", False, "4", self.clock(other)))
-        one.commit(sync_device.consent_change(one.replica, "personalise", True, "4", self.clock(one)))
+        self.decide(other, "personalise", False)
+        self.decide(one, "personalise", True)
         self.quiesce()
         self.check()
         for phone in self.alive():
             if sync_device.consent(phone.replica, "personalise").is_granted:
                 raise Broken("registers: a grant won over a refusal that it did not know")
+
+
+def _preference(replica: Replica, name: str) -> str | None:
+    """Return the value that a device shows: its own word on the way, or the row."""
+    own = [one.op.body for one in replica.queue if one.op.key == Key("preference", name) and one.seq is None]
+    row = replica.rows.get(Key("preference", name))
+    return own[-1] if own else row.body if row else None
 
 
 def _takes(erase: str, body: str) -> bool:
@@ -484,9 +638,13 @@ def _takes(erase: str, body: str) -> bool:
 
 ACTIONS = {
     **{"record": 22, "prefer": 4, "say_unknown": 1, "consent": 2, "erase": 1, "erase_some": 3},
-    **{"ask_push": 22, "ask_page": 26, "carry": 90, "crash": 3, "sleep": 1, "compact": 6},
+    **{"ask_push": 22, "ask_page": 26, "carry": 90, "crash": 3, "sleep": 1, "compact": 8},
     **{"copy_phone": 3, "restore_phone": 1, "back_up_server": 1, "restore_server": 1, "lose_phone": 0.5, "join": 1},
+    **{"erase_account": 0.5, "remove_device": 0.7},
 }
+# What does not happen in a history, one of these for each.
+COPIES, RESTORES = ("copy_phone", "restore_phone"), ("back_up_server", "restore_server")
+MISHAPS = ((), (), COPIES, RESTORES, (*COPIES, *RESTORES, "lose_phone", "remove_device"))
 
 
 def history(seed: int, make: Callable[[int], World] = World) -> Counter[str]:

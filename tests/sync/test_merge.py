@@ -51,7 +51,9 @@ def test_a_digest_does_not_depend_on_the_order_of_rows(rows: list[Row], random: 
 @given(CLOCKS, st.integers(0, 5))
 def test_a_clock_never_steps_back_and_is_never_far_ahead(hlc: Hlc, now_ms: int) -> None:
     assert tick(hlc, now_ms) > hlc and tick(hlc, now_ms).ms >= now_ms
-    assert clamp(hlc, now_ms, 1) <= Hlc(now_ms + 1, 0)
+    assert clamp(hlc, now_ms, 1).ms <= now_ms + 1
+    # What was said in sight of a clamped clock, in the same millisecond, stays after it.
+    assert tick(clamp(hlc, now_ms, 1), 0) == clamp(tick(clamp(hlc, now_ms, 1), 0), now_ms, 1)
 
 
 def _say(device: str, dseq: int, is_granted: bool, over: dict[str, int], ms: int) -> Consent:
