@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from xrec_sdk.errors import DataError, GateError
+from xrec_trainer import toml
 
 from xrec_export.parity import TOP, Parity, Tolerance
 from xrec_export.speed import Speed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Value = int | float | str | None
 MAX_THREADS = 256
@@ -87,7 +82,7 @@ class BudgetMissed(GateError):
 def read_budget(path: Path) -> Budget:
     """Read budget.toml; raise DataError ``data.budget`` where it can't be read or a line is not as described."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = toml.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
         raise DataError("data.budget", f"{path} can't be read as TOML: {cause}") from cause
     known = {field.name for field in fields(Budget)}

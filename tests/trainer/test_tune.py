@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from small_shop import write_shop
 from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.filelock import try_lock
 from xrec_trainer.cli import main
 from xrec_trainer.config import FitConfig, parse
 from xrec_trainer.fit import fit
@@ -33,6 +34,15 @@ def config_of(*settings: str) -> FitConfig:
 def search(data: Path, out: Path, **options: Any) -> dict[str, Any]:
     """Search learning rate and dropout; the seed is 1."""
     return tune(data, out, config_of(), SETTINGS, **{"minutes": 1.0, **options})
+
+
+def test_a_second_search_in_a_folder_at_work_is_refused(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuned").mkdir()
+    with try_lock(tmp_path / "tuned" / "lock") as is_free, pytest.raises(UsageError) as caught:
+        assert is_free
+        search(shop, tmp_path / "tuned")
+    assert caught.value.code == "usage.out_busy"
+    assert [path.name for path in (tmp_path / "tuned").iterdir()] == ["lock"]
 
 
 class Killed(Exception):

@@ -39,6 +39,9 @@ def study_options(command: Callable[P, R]) -> Callable[P, R]:
         ),
         click.option("--split", type=click.Choice(["time", "leave-one-out"]), default="time", show_default=True),
         click.option("--target", "targets", multiple=True, help="Event to predict (repeatable).  [default: purchase]"),
+        click.option(
+            "--preset", metavar="NAME", help="Targets and time scales of ecommerce, education, finance or social."
+        ),
     ):
         command = option(command)
     return command
@@ -73,7 +76,6 @@ def prepare(sources: Path, out: Path, as_json: bool) -> None:
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; an unfinished run is resumed.")
-@click.option("--preset", metavar="NAME", help="Targets and time scales of ecommerce, education, finance or social.")
 @study_options
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and the outcome.")
 @reports_errors
@@ -92,13 +94,14 @@ def fit(
     """
     from xrec_trainer.fit import fit as run_fit
     from xrec_trainer.progress import EpochPrinter
+    from xrec_trainer.workers import worker_place
 
     config = _config(targets, split, settings, preset)
     run = run_fit(data, out, config, EpochPrinter(config, as_json=as_json))
     facts = {"run": str(out), "items": len(run.catalogue), "best_epoch": run.facts["best_epoch"]}
-    click.echo(
-        json.dumps(facts) if as_json else f"wrote {out}: {len(run.catalogue)} items, best epoch {facts['best_epoch']}"
-    )
+    if worker_place() == 0:
+        text = f"wrote {out}: {len(run.catalogue)} items, best epoch {facts['best_epoch']}"
+        click.echo(json.dumps(facts) if as_json else text)
 
 
 def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...], preset: str | None = None) -> Any:
@@ -180,6 +183,7 @@ def compare(
     out: Path,
     models: tuple[str, ...],
     seeds: str | None,
+    preset: str | None,
     targets: tuple[str, ...],
     split: str,
     settings: tuple[str, ...],
@@ -200,7 +204,7 @@ def compare(
     compared = run_compare(
         data,
         out,
-        _config(targets, split, settings),
+        _config(targets, split, settings, preset),
         models,
         seeds=_seeds(seeds),
         say=lambda text: click.echo(text, err=True),
@@ -229,6 +233,7 @@ def tune(
     data: Path,
     out: Path,
     minutes: float,
+    preset: str | None,
     targets: tuple[str, ...],
     split: str,
     settings: tuple[str, ...],
@@ -236,8 +241,9 @@ def tune(
 ) -> None:
     """Search learning_rate, dropout, width, layers, heads and batch_tokens, but for what --setting gives, on DATA.
 
-    The best on validation is written to best.txt, as xrec-train fit takes it: xrec-train fit data --out run
-    $(cat tuned/best.txt). Called again with the same DIR it goes on, also where it was cut.
+    The best on validation is written to best.txt, as xrec-train fit takes it beside the same --preset and --target:
+    xrec-train fit data --out run $(cat tuned/best.txt). Called again with the same DIR it
+    goes on, also where it was cut.
 
     Example: xrec-train tune data --out tuned --minutes 30 --setting encoder=pool
     """
@@ -247,7 +253,7 @@ def tune(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    found = run_tune(data, out, _config(targets, split, settings), settings, minutes=minutes, say=say)
+    found = run_tune(data, out, _config(targets, split, settings, preset), settings, minutes=minutes, say=say)
     click.echo(json.dumps(found, indent=1) if as_json else table(found))
     if not as_json:
         click.echo(f"wrote {out / 'tune.json'} and {out / 'best.txt'}")

@@ -26,7 +26,7 @@ from xrec_trainer.figures import interval_text, left_aligned, value, verdict
 from xrec_trainer.fit import Report, fit
 from xrec_trainer.metrics import per_case
 from xrec_trainer.ranking import model_ranker
-from xrec_trainer.run import claim, load_run, save_json
+from xrec_trainer.run import alone, claim, load_run, save_json
 from xrec_trainer.splits import Study, check_can_choose, make_study
 
 KS = (5, 10, 20)
@@ -57,22 +57,23 @@ def compare(
     _check_names(models)
     study = make_study(dataset.read(data), config)
     check_can_choose(study, "a model")
-    _claim(out, data, study, config)
-    # baselines first: what is wrong with the call shows before the long trainings
-    wanted = [(name, seed) for name in sorted(models, key=ENCODERS.__contains__) for seed in _seeds_of(name, seeds)]
-    for place, (name, seed) in enumerate(wanted, start=1):
-        path = _folder(out, name, seed) / "lists.npz"
-        if not path.exists():
-            say(f"[{place}/{len(wanted)}] {name}" + (f", seed {seed}" if name not in UNSEEDED else ""))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            own = replace(config, encoder=name if name in ENCODERS else config.encoder, seed=seed)
-            learn = _encoder if name in ENCODERS else _baseline
-            ranker, seconds = learn(name, study, own, data, path.parent, epochs(own))
-            _save_lists(path, study, ranker, seconds)
-    learned = {name: [_folder(out, name, seed) / "lists.npz" for seed in _seeds_of(name, seeds)] for name in models}
-    compared = _compared(study, learned) | {"seeds": seeds, "data": str(data.resolve()), "config": _shared(config)}
-    save_json(out / "compare.json", compared)
-    return compared
+    with alone(out):
+        _claim(out, data, study, config)
+        # baselines first: what is wrong with the call shows before the long trainings
+        wanted = [(name, seed) for name in sorted(models, key=ENCODERS.__contains__) for seed in _seeds_of(name, seeds)]
+        for place, (name, seed) in enumerate(wanted, start=1):
+            path = _folder(out, name, seed) / "lists.npz"
+            if not path.exists():
+                say(f"[{place}/{len(wanted)}] {name}" + (f", seed {seed}" if name not in UNSEEDED else ""))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                own = replace(config, encoder=name if name in ENCODERS else config.encoder, seed=seed)
+                learn = _encoder if name in ENCODERS else _baseline
+                ranker, seconds = learn(name, study, own, data, path.parent, epochs(own))
+                _save_lists(path, study, ranker, seconds)
+        learned = {name: [_folder(out, name, seed) / "lists.npz" for seed in _seeds_of(name, seeds)] for name in models}
+        compared = _compared(study, learned) | {"seeds": seeds, "data": str(data.resolve()), "config": _shared(config)}
+        save_json(out / "compare.json", compared)
+        return compared
 
 
 def _check_names(models: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
 from xrec_trainer.ranking import rank_users, user_vectors
-from xrec_trainer.run import Run, claim, describe, load_run, save_json, save_tensors
+from xrec_trainer.run import Run, alone, claim, describe, load_run, save_json, save_tensors
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
 from xrec_trainer.trend import Trend, trend_prior
@@ -61,8 +62,12 @@ def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: 
     Raises UsageError ``usage.run_differs`` where ``out`` holds a run with other settings.
     """
     workers = Workers()
+    with alone(out) if workers.is_first else nullcontext():
+        return _fit(data, out, config, report, workers)
+
+
+def _fit(data: Path, out: Path, config: FitConfig, report: Report, workers: Workers) -> Run:
     if workers.is_first:
-        out.mkdir(parents=True, exist_ok=True)
         _claim(out, data, config)
     workers.wait()
     torch.manual_seed(config.seed)

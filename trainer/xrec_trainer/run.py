@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.filelock import try_lock
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
 from xrec_trainer import content, dataset
@@ -88,6 +91,16 @@ def claim(path: Path, wanted: dict[str, Any], code: str, what: str) -> None:
         raise UsageError(code, f"{path.parent} holds {what} ({path.name}); name another folder with --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_json(path, wanted)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder inside the block; UsageError ``usage.out_busy`` where one works there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with try_lock(folder / "lock") as is_free:
+        if not is_free:
+            raise UsageError("usage.out_busy", f"another process works in {folder}; wait, or name another with --out")
+        yield
 
 
 def save_tensors(path: Path, values: Any) -> None:

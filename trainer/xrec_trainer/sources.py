@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,8 @@ from typing import Any
 
 from xrec_sdk.errors import DataError
 
+from xrec_trainer import toml
 from xrec_trainer.presets import PRESETS, load_preset
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FORMATS = ("csv", "jsonl", "parquet", "sqlite")
 TIME_UNITS = ("s", "ms", "us", "iso")
@@ -112,8 +107,8 @@ def read_sources(path: Path) -> Sources:
     """Read and check ``path``; raises DataError ``data.sources`` that names the key and its line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+        document = toml.loads(text)
+    except (OSError, UnicodeDecodeError, toml.TOMLDecodeError) as cause:
         raise DataError("data.sources", f"{path} can't be read as TOML: {cause}") from cause
     root = _Table(path, text, "", document)
     root.only("source", "items", "identity", "clean", "preset")

@@ -20,7 +20,7 @@ from xrec_trainer.config import FitConfig
 from xrec_trainer.extras import missing
 from xrec_trainer.figures import left_aligned
 from xrec_trainer.fit import fit
-from xrec_trainer.run import claim, save_json
+from xrec_trainer.run import alone, claim, save_json
 from xrec_trainer.splits import check_can_choose, make_study
 
 try:
@@ -88,16 +88,17 @@ def tune(
     space = _space(config, given)
     study = make_study(dataset.read(data), config)
     check_can_choose(study, "settings")
-    _claim(out, data, config, space)
-    search = _open(out)
-    while clock() < ends_at:
-        trial = _next_trial(search, space, config.seed)
-        say(f"trial {_root(trial)}: " + "  ".join(_texts(trial.params)))
-        try:
-            _run(search, trial, data, out, replace(config, **trial.params), ends_at, clock, say)
-        except OutOfTime:
-            break
-    return _write(out, search, data, config, settings, minutes)
+    with alone(out):
+        _claim(out, data, config, space)
+        search = _open(out)
+        while clock() < ends_at:
+            trial = _next_trial(search, space, config.seed)
+            say(f"trial {_root(trial)}: " + "  ".join(_texts(trial.params)))
+            try:
+                _run(search, trial, data, out, replace(config, **trial.params), ends_at, clock, say)
+            except OutOfTime:
+                break
+        return _write(out, search, data, config, settings, minutes)
 
 
 def _space(config: FitConfig, given: set[str]) -> dict[str, BaseDistribution]:

@@ -17,12 +17,17 @@ from torch import distributed, nn
 T = TypeVar("T")
 
 
+def worker_place() -> int:
+    """Return which of the workers this process is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 class Workers:
     """The processes of one training; each one makes the same random choices and takes every ``count``-th batch."""
 
     def __init__(self) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
-        self.place = int(os.environ.get("RANK", "0"))
+        self.place = worker_place()
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo")
 

@@ -5,7 +5,6 @@ The figures are starting points from what the words mean, not measured optima: `
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +12,7 @@ from typing import Any
 
 from xrec_sdk.errors import UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from xrec_trainer import toml
 
 PRESETS = ("ecommerce", "education", "finance", "social")
 
@@ -46,7 +42,7 @@ def load_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UsageError("usage.preset", f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
     text = files("xrec_trainer.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    read = tomllib.loads(text)
+    read = toml.loads(text)
     return Preset(
         tuple(read["targets"]), tuple(read["auxiliary_targets"].items()), read.get("events", {}), read["settings"]
     )
