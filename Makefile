@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | simulate | test-spark | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
+# xrec: make demo | test | check | bench | simulate | chaos | test-spark | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench simulate test-spark test-js storefront fuzz other-cpus clean
+.PHONY: demo test check bench simulate chaos test-spark test-api test-js storefront fuzz other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,11 +28,19 @@ bench: $(VENV)/ready
 simulate: $(VENV)/ready
 	$(BIN)/python tests/sync/simulator.py --histories 20000
 
+chaos: $(VENV)/ready
+	$(BIN)/python tests/e2e/chaos.py --rounds 40 --devices 3
+
 test-spark: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[spark]'
 	$(BIN)/python -m pytest -m spark tests/spark
 
 # Not a part of `make test`, which CI runs: Node is not sure to be there.
+test-api: $(VENV)/ready
+	test -x $(VENV)-api/bin/st || $(PYTHON) -m venv $(VENV)-api
+	$(VENV)-api/bin/pip install --quiet schemathesis==4.32.5
+	$(BIN)/python tests/server/fuzz_api.py $(VENV)-api/bin/st
+
 test-js:
 	@if node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' 2>/dev/null; \
 	then cd bindings/js && npm ci --ignore-scripts && npm run typecheck && npm test; \
