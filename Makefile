@@ -54,7 +54,7 @@ storefront: build/demo/shop.xrec/manifest.json
 
 fuzz: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt atheris
-	for reader in manifest ids catalog zip delta; do $(BIN)/python tests/fuzz/fuzz_readers.py $$reader -max_total_time=600 || exit 1; done
+	for reader in manifest ids catalog zip delta graph; do $(BIN)/python tests/fuzz/fuzz_readers.py $$reader -max_total_time=600 || exit 1; done
 
 other-cpus: $(VENV)/ready
 	$(BIN)/python benchmarks/other_cpus.py build/demo/shop.xrec

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from xrec_sdk.archive import ZipSource
 from xrec_sdk.catalog import Catalog
 from xrec_sdk.errors import BundleDamaged, BundleUntrusted, UsageError
+from xrec_sdk.graphfile import check_graph
 from xrec_sdk.idtable import IdTable
 from xrec_sdk.manifest import (
     BLOCK_ITEMS,
@@ -262,6 +263,9 @@ def _check_file(name: str, content: memoryview, record: FileRecord) -> None:
 
 def _assemble(checked: Checked) -> Bundle:
     manifest, contents = checked.manifest, checked.files
+    encoder, scorer = bytes(contents["encoder.onnx"]), bytes(contents["scorer.onnx"])
+    check_graph(encoder, "encoder.onnx", manifest.operators)
+    check_graph(scorer, "scorer.onnx", manifest.operators)
     ids, catalog = IdTable(contents["ids.bin"]), Catalog(contents["catalog.bin"])
     for name, count in (("ids.bin", len(ids)), ("catalog.bin", len(catalog))):
         if count != manifest.item_count:
@@ -300,8 +304,8 @@ def _assemble(checked: Checked) -> Bundle:
         scale=scale.reshape(blocks, BLOCK_ITEMS),
         bias=bias.reshape(blocks, BLOCK_ITEMS),
         prior=prior.reshape(blocks, BLOCK_ITEMS),
-        encoder=bytes(contents["encoder.onnx"]),
-        scorer=bytes(contents["scorer.onnx"]),
+        encoder=encoder,
+        scorer=scorer,
         conformance=bytes(contents["conformance.json"]),
         card=card,
         key=checked.key,

@@ -2,7 +2,7 @@
 
     python tests/fuzz/fuzz_readers.py READER [CORPUS] [-max_total_time=60 and other options of libFuzzer]
 
-READER is manifest, ids, catalog, zip or delta. Needs atheris (pip install atheris). The seeds are the vectors' files.
+READER is manifest, ids, catalog, zip, delta or graph. Needs atheris (pip install atheris). The seeds are the vectors' files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ with atheris.instrument_imports(include=["xrec_sdk"]):
     from xrec_sdk.catalog import Catalog
     from xrec_sdk.delta import Delta, _follow, _unpack
     from xrec_sdk.errors import XrecError
+    from xrec_sdk.graphfile import check_graph
     from xrec_sdk.idtable import IdTable
     from xrec_sdk.manifest import FileRecord, parse_manifest, to_bytes
 
@@ -71,6 +72,11 @@ def read_delta(content: bytes) -> None:
         assert len(_follow(one, OLD, literal, 0, _RECORD)[0]) <= _RECORD.bytes
 
 
+def read_graph(content: bytes) -> None:
+    """A graph passes or is refused."""
+    check_graph(content, "encoder.onnx", _MANIFEST.operators)
+
+
 def seeds(reader: str) -> list[bytes]:
     """Return what the fuzzer begins with."""
     from vectors.recipes import read_folder, write_zip
@@ -83,7 +89,7 @@ def seeds(reader: str) -> list[bytes]:
 
         steps = [(0, 0, 4), (1, 8, 100), (2, 300, 4)]
         return [pack(b"", b"", b"", {"card.md": steps}, b"12345678")[_HEADER.size :]]
-    name = {"manifest": "manifest.json", "ids": "ids.bin", "catalog": "catalog.bin"}[reader]
+    name = {"manifest": "manifest.json", "ids": "ids.bin", "catalog": "catalog.bin", "graph": "scorer.onnx"}[reader]
     return [(folder / name).read_bytes() for folder in folders]
 
 
@@ -93,6 +99,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "catalog": read_catalog,
     "zip": read_zip,
     "delta": read_delta,
+    "graph": read_graph,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from xrec_sdk.catalog import pack_catalog
@@ -60,7 +62,7 @@ def write_manifest(folder: Path, private_pem: bytes, **changes: Any) -> None:
         width=WIDTH,
         opset=21,
         ir_version=10,
-        operators=("Add",),
+        operators=operators_of(folder),
         vocabulary=VOCABULARY,
         seen_events=("purchase",),
         filter_seen=True,
@@ -71,6 +73,15 @@ def write_manifest(folder: Path, private_pem: bytes, **changes: Any) -> None:
     written = to_bytes(replace(manifest, **changes))
     (folder / "manifest.json").write_bytes(written)
     (folder / "manifest.sig").write_bytes(sign(written, private_pem))
+
+
+def operators_of(folder: Path) -> tuple[str, ...]:
+    """Return the operators of the graphs that can be read."""
+    names = set()
+    for name in ("encoder.onnx", "scorer.onnx"):
+        with suppress(DecodeError):
+            names |= {node.op_type for node in onnx.load_model_from_string((folder / name).read_bytes()).graph.node}
+    return tuple(sorted(names))
 
 
 def external(name: str, array: NDArray[Any], offset: int) -> TensorProto:
