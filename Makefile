@@ -1,4 +1,4 @@
-# xrec: make demo | test | check | bench | simulate | chaos | test-spark | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
+# xrec: make demo | test | check | bench | simulate | chaos | test-spark | test-api | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

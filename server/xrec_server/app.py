@@ -59,6 +59,7 @@ class Door:
         who = self._who(request)
         body = await read_body(request, self.settings.limits.push_bytes)
         push = decode(body, _pushes)
+        _check_numbers(push.v, push.generation, push.checked, push.first)
         self.quota.spend(who.profile, 1 + max(len(push.ops), len(body) // BYTES_A_UNIT))
         made = await self.service.push(who.profile, replace(push, device=who.own(push.device)))
         self.metrics.count("xrec_operations_total", len(made.acks), outcome="acknowledged")
@@ -119,7 +120,7 @@ class Door:
         """GET /v1/devices."""
         who = self._who(request)
         self.quota.spend(who.profile, 10)
-        return answer(request, {"devices": await self.service.devices(who.profile)})
+        return answer(request, await self.service.devices(who.profile))
 
     async def remove_device(self, request: Request) -> Response:
         """DELETE /v1/devices/{id}."""

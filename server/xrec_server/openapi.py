@@ -10,7 +10,9 @@ from xrec_sdk.sync import EraseRequest, Limits, Page, Push, PushAnswer, Receipt,
 from xrec_sdk.sync_body import MAX_NUMBER
 from xrec_sdk.version import __version__
 
-_MESSAGES = (Push, PushAnswer, Page, RegisterRequest, Registered, EraseRequest, Receipt)
+from xrec_server.service import Devices, Export
+
+_MESSAGES = (Push, PushAnswer, Page, RegisterRequest, Registered, EraseRequest, Receipt, Devices, Export)
 _ERROR = {
     "type": "object",
     "required": ["code", "message"],
@@ -29,8 +31,9 @@ _REFUSALS = {
 def document(limits: Limits) -> dict[str, Any]:
     """Return the document."""
     _, schemas = msgspec.json.schema_components(_MESSAGES, ref_template="#/components/schemas/{name}")
-    for schema in schemas.values():
-        _bound(schema)
+    for name, schema in schemas.items():
+        if name not in ("Op", "Hlc"):  # An operation that is out of bounds is rejected alone.
+            _bound(schema)
     for name in ("RegisterRequest", "EraseRequest"):
         schemas[name]["properties"]["v"]["const"] = sync.VERSION
     schemas["EraseRequest"]["properties"]["id"] |= {"minLength": 1, "maxLength": limits.id_characters}
@@ -66,8 +69,8 @@ def _paths() -> dict[str, Any]:
         "/v1/profile/push": {"post": _operation("Apply operations of a device.", "PushAnswer", body="Push")},
         "/v1/profile/changes": {"get": _operation("Return rows after a cursor.", "Page", query=_changes_query())},
         "/v1/profile/erase": {"post": _operation("Erase the profile.", "Receipt", body="EraseRequest")},
-        "/v1/profile/export": {"get": _operation("Return all that is held of the profile.", None)},
-        "/v1/devices": {"get": _operation("Return the profile's devices.", None)},
+        "/v1/profile/export": {"get": _operation("Return all that is held of the profile.", "Export")},
+        "/v1/devices": {"get": _operation("Return the profile's devices.", "Devices")},
         "/v1/devices/{id}": {"delete": _removal()},
         "/healthz": {"get": _operation("Say whether the database answers.", None) | open_to_all},
         "/metrics": {"get": _metrics() | open_to_all},

@@ -9,11 +9,22 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from xrec_sdk import sync, sync_server
-from xrec_sdk.sync import LIMITS, ChangesRequest, Limits, Page, Push, PushAnswer, Receipt, Registered, RegisterRequest
-from xrec_sdk.sync_server import LASTING, Ledger
+from xrec_sdk.sync import (
+    LIMITS,
+    ChangesRequest,
+    Head,
+    Limits,
+    Page,
+    Push,
+    PushAnswer,
+    Receipt,
+    Registered,
+    RegisterRequest,
+    Row,
+)
+from xrec_sdk.sync_server import LASTING, Device, History, Ledger
 
 from xrec_server.errors import Refused
 from xrec_server.store import Decided, Loaded, Need, Store
@@ -25,6 +36,34 @@ MAX_ERASURES = 1_000
 SPARE_EVENTS = 500
 """How many events above ``max_events`` a profile may hold until a push makes room."""
 EXPORT_SCHEMA = "xrec-export/1"
+
+
+@dataclass(frozen=True)
+class DeviceSeen:
+    """A device of a profile: its name, when it was last heard of, and the seq that it has."""
+
+    id: str
+    contact_ms: int
+    passed: int
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a profile, the last heard of first."""
+
+    devices: tuple[DeviceSeen, ...]
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that is held of a profile; ``schema`` names this form."""
+
+    schema: str
+    exported_ms: int
+    head: Head
+    rows: tuple[Row, ...]
+    devices: tuple[Device, ...]
+    consent_history: tuple[History, ...]
 
 
 def wall_clock_ms() -> int:
@@ -120,12 +159,12 @@ class Service:
 
         return await self.store.transact(profile, Need(all_devices=True, kinds=LASTING), decide)
 
-    async def devices(self, profile: str) -> list[dict[str, Any]]:
-        """Return the profile's devices, the last heard of first; ``passed`` is the seq that each has."""
+    async def devices(self, profile: str) -> Devices:
+        """Return the profile's devices."""
 
-        def decide(loaded: Loaded) -> Decided[list[dict[str, Any]]]:
+        def decide(loaded: Loaded) -> Decided[Devices]:
             devices = sorted(loaded.devices.values(), key=lambda device: (-device.contact_ms, device.id))
-            return Decided([{"id": one.id, "contact_ms": one.contact_ms, "passed": one.passed} for one in devices])
+            return Decided(Devices(tuple(DeviceSeen(one.id, one.contact_ms, one.passed) for one in devices)))
 
         return await self.store.transact(profile, Need(all_devices=True), decide)
 
@@ -138,20 +177,13 @@ class Service:
 
         return await self.store.transact(profile, Need(devices=(device,)), decide)
 
-    async def export(self, profile: str) -> dict[str, Any]:
+    async def export(self, profile: str) -> Export:
         """Return all that is held of a profile."""
 
-        def decide(loaded: Loaded) -> Decided[dict[str, Any]]:
-            return Decided(
-                {
-                    "schema": EXPORT_SCHEMA,
-                    "exported_ms": self.clock(),
-                    "head": loaded.profile.head,
-                    "rows": loaded.rows,
-                    "devices": sorted(loaded.devices.values(), key=lambda device: device.id),
-                    "consent_history": loaded.history,
-                }
-            )
+        def decide(loaded: Loaded) -> Decided[Export]:
+            devices = tuple(sorted(loaded.devices.values(), key=lambda device: device.id))
+            head, rows, history = loaded.profile.head, tuple(loaded.rows), tuple(loaded.history)
+            return Decided(Export(EXPORT_SCHEMA, self.clock(), head, rows, devices, history))
 
         return await self.store.transact(profile, Need(everything=True), decide)
 

@@ -74,7 +74,7 @@ def push(device: str, first: int, *ops: Op) -> Push:
 
 
 async def rows(service: Service, profile: str) -> list[str]:
-    return [row.id for row in (await service.export(profile))["rows"]]
+    return [row.id for row in (await service.export(profile)).rows]
 
 
 def test_profiles_do_not_see_each_other(place: Place) -> None:
@@ -198,8 +198,7 @@ def test_retention_takes_the_oldest_events_and_those_beyond_the_number(place: Pl
     async def late(service: Service) -> None:
         assert await compact_all(service) == 4  # Three events, and the device, whose lease has ended.
         assert await rows(service, "p") == ["sync", "personalise"]
-        head = (await service.export("p"))["head"]
-        assert head.floor == 8
+        assert (await service.export("p")).head.floor == 8
 
     told(place, fill, limits)
     told(place, few, limits)
@@ -221,7 +220,7 @@ def test_a_profile_that_is_far_too_full_makes_room_at_once(place: Place) -> None
 def test_the_device_that_was_silent_longest_goes_where_there_are_too_many(place: Place) -> None:
     async def story(service: Service) -> None:
         names = [(await service.register("p", RegisterRequest(1, "", 0, 1, 0))).device for _ in range(MAX_DEVICES + 1)]
-        assert len(await service.devices("p")) == MAX_DEVICES
+        assert len((await service.devices("p")).devices) == MAX_DEVICES
         assert (await service.changes("p", ChangesRequest(names[-1], 1, 0))).code is None
 
     told(place, story)
@@ -285,9 +284,9 @@ def test_a_backup_is_not_served_until_the_ledger_was_applied(place: Place) -> No
 
     async def served_again(service: Service) -> None:
         export = await service.export("p")
-        assert "e-old" not in [row.id for row in export["rows"]]
-        assert (export["head"].generation, export["head"].epoch) == (2, 2)
-        assert (await service.export("came later"))["head"].generation == 2
+        assert "e-old" not in [row.id for row in export.rows]
+        assert (export.head.generation, export.head.epoch) == (2, 2)
+        assert (await service.export("came later")).head.generation == 2
 
     told(place, before)
     place.back_up("backup")
