@@ -1,0 +1,104 @@
+"""CPU time of the profile's store: record, read with nothing new, read whole, on both engines, with and without sync.
+
+    python benchmarks/profile_store.py
+
+Microseconds of CPU time of this process (`time.process_time_ns`), which waiting for the disk is not part of; each
+answer is checked. The plainest way beside it is one bare INSERT into one table of the standard library's SQLite.
+"""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from xrec_sdk.profile import Profile
+from xrec_sdk.store_encrypted import EncryptedEngine
+
+WARM_UP, TURNS, EVENTS = 300, 2_000, 10_000
+NOW_MS = time.time_ns() // 1_000_000
+KEY = bytes(range(32))
+
+
+def cpu_us(work: Callable[[], object], turns: int) -> tuple[float, float]:
+    """Return the median and the 99th percentile of the CPU time of ``work``, in microseconds."""
+    taken = []
+    for _ in range(turns):
+        begun = time.process_time_ns()
+        work()
+        taken.append((time.process_time_ns() - begun) / 1000)
+    return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+
+
+def measure(folder: Path, name: str, **options: object) -> None:
+    """Print one line for each call on a profile with these options."""
+    is_synced = bool(options.pop("sync", False))
+    path = folder / f"{name.replace(' ', '-')}.db"
+    profile = Profile(path, 2 * EVENTS, **options)  # type: ignore[arg-type]
+    profile.set_consent("personalise", True)
+    profile.set_consent("sync", is_synced)
+    count = 0
+
+    def record() -> None:
+        nonlocal count
+        count += 1
+        profile.record("view", f"sku-{count % 3_000}", "phone", NOW_MS + count)
+
+    cpu_us(record, WARM_UP)
+    say(name, "record", *cpu_us(record, TURNS))
+    mark, events = profile.read()
+    assert len(events) == WARM_UP + TURNS
+    say(name, "read, nothing new", *cpu_us(lambda: profile.read(mark), TURNS))
+    if not is_synced and options.get("durability") != "power":
+        while count < EVENTS:
+            record()
+        say(name, f"read, all of {EVENTS:,}", *cpu_us(profile.read, 20))
+        profile.close()
+
+        def open_and_read() -> None:
+            again = Profile(path, 2 * EVENTS, **options)  # type: ignore[arg-type]
+            assert len(again.read()[1]) == EVENTS
+            again.close()
+
+        say(name, f"open, read all of {EVENTS:,}, close", *cpu_us(open_and_read, 10))
+    profile.close()
+
+
+def plainest(folder: Path) -> None:
+    """Print what one bare INSERT costs."""
+    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("CREATE TABLE events (id TEXT, at_ms INTEGER, event TEXT, item_id TEXT, device TEXT)")
+    statement, values = "INSERT INTO events VALUES (?,?,?,?,?)", ("id", NOW_MS, "view", "sku-1", "phone")
+    cpu_us(lambda: connection.execute(statement, values), WARM_UP)
+    say("bare INSERT", "record", *cpu_us(lambda: connection.execute(statement, values), TURNS))
+    connection.close()
+
+
+def say(name: str, what: str, median: float, high: float) -> None:
+    """Print one line."""
+    print(f"{name:18s} {what:32s} p50 {median:9.1f} us   p99 {high:9.1f} us", flush=True)
+
+
+def main() -> None:
+    """Measure every way."""
+    engines = f"sqlite3 {sqlite3.sqlite_version}, apsw-sqlite3mc {EncryptedEngine(KEY).version}"
+    print(f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, {engines}; CPU time")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        plainest(folder)
+        measure(folder, "plain")
+        measure(folder, "plain, sync", sync=True)
+        measure(folder, "plain, power", durability="power")
+        measure(folder, "encrypted", key_provider=lambda: KEY)
+        measure(folder, "encrypted, sync", key_provider=lambda: KEY, sync=True)
+        measure(folder, "encrypted, power", key_provider=lambda: KEY, durability="power")
+
+
+if __name__ == "__main__":
+    main()
