@@ -2,8 +2,8 @@
 
     python benchmarks/other_cpus.py shop.xrec
 
-Needs qemu-x86_64 (Debian: qemu-user). Haswell has AVX2 without VNNI, where 8-bit by 8-bit products saturate; Nehalem
-has no AVX at all. A bundle that answers alike on both keeps "the same list on every device".
+Needs qemu-x86_64 (Debian: qemu-user). Haswell and Skylake-Client have AVX2 without VNNI, where 8-bit by 8-bit products
+saturate; Nehalem has no AVX at all. A bundle that answers alike on all keeps "the same list on every device".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 
-CPUS = ("Haswell", "Nehalem")
+CPUS = ("Haswell", "Skylake-Client", "Nehalem")
 
 ANSWER = """
 import json, sys
@@ -47,7 +47,7 @@ def answers(command: list[str], bundle: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
-    parser.add_argument("--cpu", action="append", help="an emulated CPU; by default Haswell and Nehalem")
+    parser.add_argument("--cpu", action="append", help="an emulated CPU; by default Haswell, Skylake-Client and Nehalem")
     arguments = parser.parse_args()
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:

@@ -141,8 +141,11 @@ def verify(bundle: Path, key: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--required-operators", type=click.Path(path_type=Path), help="Write the configuration of a reduced build."
+)
 @_JSON
-def inspect(bundle: Path, as_json: bool) -> None:
+def inspect(bundle: Path, required_operators: Path | None, as_json: bool) -> None:
     """Show what BUNDLE says of itself; its signature is not checked.
 
     \b
@@ -151,7 +154,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
     """
     from xrec_export.inspect import describe_bundle
 
-    _print(describe_bundle(bundle), as_json)
+    said = describe_bundle(bundle)
+    if required_operators is not None:
+        from xrec_export.required_operators import write_required_operators
+
+        write_required_operators(bundle, required_operators)
+    _print(said, as_json)
 
 
 @main.command()

@@ -189,3 +189,26 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "_least", lambda name: "99.0")
     found = {one.name: one.is_wrong for one in doctor.examine(tmp_path / "none.pem", tmp_path)}
     assert found["numpy"] and found["no-such-library"] and found["key"] and not found["disk"]
+
+
+@pytest.mark.parametrize("name", ["lowpass", "pool"])
+def test_a_reduced_runtime_keeps_what_the_graphs_need_before_and_after_onnxruntime_rewrites_them(
+    name: str, tmp_path: Path
+) -> None:
+    path = VECTORS / f"{name}.xrec"
+    assert run("inspect", path, "--required-operators", tmp_path / "required_operators.config").exit_code == 0
+    head, line = (tmp_path / "required_operators.config").read_text().splitlines()
+    assert head == f"# {name} vectors, release 3"
+    domain, opset, operators = line.split(";")
+    assert (domain, opset) == ("ai.onnx", "21")
+    assert {*json.loads((path / "manifest.json").read_bytes())["operators"]} <= {*operators.split(",")}
+    assert [path.name for path in tmp_path.iterdir()] == ["required_operators.config"]
+
+
+def test_what_onnxruntime_puts_in_is_kept_too(tmp_path: Path) -> None:
+    from xrec_export.required_operators import required_operators
+
+    path = VECTORS / "ranked.xrec"
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    added = {*required_operators(path).split(";")[2].strip().split(",")} - {*manifest["operators"]}
+    assert added == {"Gemm"}  # of the ranker's product and sum

@@ -2,7 +2,8 @@
 
     python tests/fuzz/fuzz_readers.py READER [CORPUS] [-max_total_time=60 and other options of libFuzzer]
 
-READER is manifest, ids, catalog, zip, delta or graph. Needs atheris (pip install atheris). The seeds are the vectors' files.
+READER is manifest, ids, catalog, zip, delta or graph. Needs atheris (pip install atheris). The seeds are files of the
+vectors.
 """
 
 from __future__ import annotations
