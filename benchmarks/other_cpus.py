@@ -47,7 +47,7 @@ def answers(command: list[str], bundle: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
-    parser.add_argument("--cpu", action="append", help="an emulated CPU; by default Haswell, Skylake-Client and Nehalem")
+    parser.add_argument("--cpu", action="append", help="an emulated CPU; by default all three")
     arguments = parser.parse_args()
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
