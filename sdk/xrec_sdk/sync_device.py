@@ -11,17 +11,14 @@ may be under way at once, one of each. Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import xrec_sdk.sync as sync
 from xrec_sdk.sync import (
     LIMITS,
     ZERO,
     Changes,
-    Dead,
     Head,
-    Key,
     Limits,
     Op,
     Page,
@@ -30,83 +27,33 @@ from xrec_sdk.sync import (
     Queued,
     Registered,
     Replica,
-    Row,
-    Standing,
+    SyncError,
 )
-from xrec_sdk.sync import SyncError as SyncError
-from xrec_sdk.sync_body import check, compact_json, consent_said, criteria, takes
+from xrec_sdk.sync_body import check, compact_json, criteria, takes
+from xrec_sdk.sync_draft import Draft, consent, is_of_epoch, nop, pending_erasures, void_refused
+from xrec_sdk.sync_heed import compare, give_up, heed, obey, start_anew, take_rows
 from xrec_sdk.sync_json import write
-from xrec_sdk.sync_merge import (
-    Consent,
-    clamp,
-    consent_body,
-    consent_of_op,
-    consent_of_row,
-    digest_change,
-    digest_text,
-    join_consent,
-    order_ms,
-    print_of,
-    tick,
-)
+from xrec_sdk.sync_merge import order_ms, tick
+from xrec_sdk.sync_rename import renumber
+
+__all__ = [
+    "SyncError",
+    "apply_page",
+    "consent",
+    "consent_change",
+    "events",
+    "lease_ended",
+    "next_push",
+    "nop",
+    "opened",
+    "pushed",
+    "record",
+    "refused",
+    "registered",
+]
 
 # What a push has beside its operations, at most.
 ENVELOPE_BYTES = 3_400
-
-
-def nop(dseq: int) -> Op:
-    """Return what stands in place of an operation that was erased, shed or refused."""
-    return Op(dseq, "nop", "", 0, ZERO, 0, "", "")
-
-
-@dataclass
-class _Draft:
-    """Changes as they grow: what was read, and what is put over it."""
-
-    replica: Replica
-    standing: Standing
-    rows: dict[Key, Row | None] = field(default_factory=dict)
-    queue: dict[int, Queued | None] = field(default_factory=dict)
-    dead: list[Dead] = field(default_factory=list)
-
-    def queued(self) -> list[Queued]:
-        """Return the queue as it now is, in order of dseq."""
-        merged = {one.op.dseq: one for one in self.replica.queue} | self.queue
-        return [one for _, one in sorted(merged.items()) if one is not None]
-
-    def held(self) -> list[Row]:
-        """Return the rows as they now are."""
-        merged = {**self.replica.rows, **self.rows}
-        return [row for row in merged.values() if row is not None]
-
-    def digest(self) -> int:
-        """Return the digest of the rows as they now are."""
-        was = (self.replica.rows.get(key) for key in self.rows)
-        put, dropped = (row for row in self.rows.values() if row), (row for row in was if row)
-        return digest_change(self.replica.standing.digest, put, dropped)
-
-    def drop_rows(self, is_gone: Callable[[Row], bool]) -> None:
-        """Drop every row of which ``is_gone`` is true."""
-        for row in self.held():
-            if is_gone(row):
-                self.rows[row.key] = None
-
-    def void(self, one: Queued, code: str | None = None) -> None:
-        """Make a nop of an operation; with a code, keep it among the dead."""
-        if code:
-            self.dead.append(Dead(one.op, code))
-        self.queue[one.op.dseq] = replace(one, op=nop(one.op.dseq))
-
-    def changes(self) -> Changes:
-        """Return all of it."""
-        return Changes(
-            replace(self.standing, digest=self.digest()) if self.rows else self.standing,
-            tuple(row for row in self.rows.values() if row),
-            tuple(key for key, row in self.rows.items() if row is None),
-            tuple(one for one in self.queue.values() if one),
-            tuple(dseq for dseq, one in self.queue.items() if one is None),
-            tuple(self.dead),
-        )
 
 
 def opened(replica: Replica, instance: str) -> Changes:
@@ -121,15 +68,6 @@ def opened(replica: Replica, instance: str) -> Changes:
     return Changes(replace(standing, instance=instance))
 
 
-def consent(replica: Replica, purpose: str) -> Consent:
-    """Return the register of a purpose as this device knows it, its own unsent word included."""
-    said = (one.op for one in replica.queue if one.op.kind == "consent" and one.op.id == purpose)
-    register = consent_of_row(replica.rows.get(Key("consent", purpose)))
-    for op in said:
-        register = join_consent(register, consent_of_op(op, replica.standing.device))
-    return register
-
-
 def record(
     replica: Replica, kind: str, id: str, body: str, purpose: str, now_ms: int, limits: Limits = LIMITS
 ) -> Changes:
@@ -141,7 +79,7 @@ def record(
         for asked in ("sync", purpose):
             if not consent(replica, asked).is_granted:
                 raise SyncError(sync.NO_CONSENT, f"there is no consent to {asked!r}; ask the user first")
-    draft = _Draft(replica, replica.standing)
+    draft = Draft(replica, replica.standing)
     op = _append(draft, Op(0, kind, id, 0, ZERO, 0, purpose, body), now_ms, limits)
     if kind == "erase":
         _erase_here(draft, op)
@@ -154,14 +92,14 @@ def consent_change(
 ) -> Changes:
     """Queue a grant, which covers the refusals that this device knows, or a refusal, which voids what is unsent."""
     over = dict(consent(replica, purpose).refused) if is_granted else {}
-    draft = _Draft(replica, replica.standing)
+    draft = Draft(replica, replica.standing)
     body = compact_json({"granted": is_granted, "over": over, "policy": policy})
     _append(draft, Op(0, "consent", purpose, 0, ZERO, 0, purpose, body), now_ms, limits)
-    _void_refused(draft)
+    void_refused(draft)
     return draft.changes()
 
 
-def _append(draft: _Draft, said: Op, now_ms: int, limits: Limits) -> Op:
+def _append(draft: Draft, said: Op, now_ms: int, limits: Limits) -> Op:
     """Queue what was said under the next number; SyncError where the server would reject it."""
     standing = draft.standing
     op = replace(
@@ -180,33 +118,19 @@ def _append(draft: _Draft, said: Op, now_ms: int, limits: Limits) -> Op:
     return op
 
 
-def _erase_here(draft: _Draft, erase: Op) -> None:
+def _erase_here(draft: Draft, erase: Op) -> None:
     erasure = criteria(erase.body)
-    is_taken = _taken_by_epoch if erasure.is_everything else lambda kind, body: kind == "event" and takes(erasure, body)
+
+    def is_taken(kind: str, body: str) -> bool:
+        return is_of_epoch(kind) if erasure.is_everything else kind == "event" and takes(erasure, body)
+
     draft.drop_rows(lambda row: is_taken(row.kind, row.body))
     for one in draft.queued():
         if one.op.dseq < erase.dseq and is_taken(one.op.kind, one.op.body):
             draft.void(one)
 
 
-def _taken_by_epoch(kind: str, body: str) -> bool:
-    return kind not in ("consent", "erase", "nop")
-
-
-def _void_refused(draft: _Draft) -> None:
-    """Make nops of unsent operations whose purposes are no longer granted."""
-    queue = draft.queued()
-    asking = [one for one in queue if one.seq is None and _taken_by_epoch(one.op.kind, one.op.body)]
-    if not asking:
-        return
-    now = Replica(draft.standing, {row.key: row for row in draft.held() if row.kind == "consent"}, queue)
-    granted = {purpose: consent(now, purpose).is_granted for purpose in {"sync", *(one.op.purpose for one in asking)}}
-    for one in asking:
-        if not (granted["sync"] and granted[one.op.purpose]):
-            draft.void(one)
-
-
-def _shed(draft: _Draft, limits: Limits) -> None:
+def _shed(draft: Draft, limits: Limits) -> None:
     """Make nops of the oldest views, then of the oldest events, that were never sent, and count them."""
     if draft.standing.last_dseq - draft.standing.acked <= limits.queue_ops:
         return
@@ -244,26 +168,26 @@ def next_push(replica: Replica, limits: Limits = LIMITS) -> tuple[Push, Changes]
 
 def pushed(replica: Replica, push: Push, answer: PushAnswer, local_ms: int, limits: Limits = LIMITS) -> Changes:
     """Return the changes that an answer to this push asks for."""
-    draft = _Draft(replica, replica.standing)
+    draft = Draft(replica, replica.standing)
     if answer.code == sync.UNKNOWN_DEVICE:
         return _forgotten(draft, answer.head)
-    if not _heed(draft, answer.head, answer.now_ms, answer.high_water, local_ms):
+    if not heed(draft, answer.head, answer.now_ms, answer.high_water, local_ms):
         return draft.changes()
     if answer.code == sync.COPIED:
         draft.standing = replace(draft.standing, must_register=True)
     elif answer.code == sync.GAP:
         # What is gone must not be said again: it would take what has been said since.
-        _obey(draft, answer.head)
+        obey(draft, answer.head)
         _resend_from(draft, answer.high_water)
     elif answer.code in (sync.TOO_LARGE, sync.MALFORMED):
         _send_less(draft, push)
     elif answer.code is None and push.device == draft.standing.device:
         _acknowledge(draft, push, answer, limits)
-    _obey(draft, answer.head)
+    obey(draft, answer.head)
     return draft.changes()
 
 
-def _acknowledge(draft: _Draft, push: Push, answer: PushAnswer, limits: Limits) -> None:
+def _acknowledge(draft: Draft, push: Push, answer: PushAnswer, limits: Limits) -> None:
     queue = {one.op.dseq: one for one in draft.queued()}
     # A push that is not refused says that the server has all below its first.
     below = ((dseq, answer.head.seq) for dseq in queue if dseq < push.first and queue[dseq].seq is None)
@@ -285,12 +209,12 @@ def _acknowledge(draft: _Draft, push: Push, answer: PushAnswer, limits: Limits) 
 
 def refused(replica: Replica, push: Push) -> Changes:
     """Return the changes where the transport refused this push for its size or shape (status 413 or 400)."""
-    draft = _Draft(replica, replica.standing)
+    draft = Draft(replica, replica.standing)
     _send_less(draft, push)
     return draft.changes()
 
 
-def _send_less(draft: _Draft, push: Push) -> None:
+def _send_less(draft: Draft, push: Push) -> None:
     """Halve the next push after one that the server can't take; give up an operation that it can't take alone."""
     if len(push.ops) > 1:
         draft.standing = replace(draft.standing, push_ops=len(push.ops) // 2)
@@ -299,7 +223,7 @@ def _send_less(draft: _Draft, push: Push) -> None:
             draft.void(one, sync.BAD_BODY)
 
 
-def _resend_from(draft: _Draft, high_water: int) -> None:
+def _resend_from(draft: Draft, high_water: int) -> None:
     """Take back what a server restored from a backup no longer has; register anew where the window does not reach."""
     kept = draft.queued()
     if any(one.op.dseq == high_water + 1 for one in kept):
@@ -313,166 +237,27 @@ def _resend_from(draft: _Draft, high_water: int) -> None:
 
 def apply_page(replica: Replica, page: Page, local_ms: int) -> Changes:
     """Return the changes that a page asks for; a page that does not begin at the cursor changes no row."""
-    draft = _Draft(replica, replica.standing)
+    draft = Draft(replica, replica.standing)
     if page.code == sync.UNKNOWN_DEVICE:
         return _forgotten(draft, page.head)
-    if not _heed(draft, page.head, page.now_ms, page.high_water, local_ms):
+    if not heed(draft, page.head, page.now_ms, page.high_water, local_ms):
         return draft.changes()
     standing = draft.standing
     if page.code == sync.GENERATION and page.head.generation == replica.standing.generation:
-        _start_anew(draft)
+        start_anew(draft)
     elif page.code is None and page.after == standing.cursor and page.head.generation == standing.generation:
-        _take_rows(draft, page)
-    _obey(draft, page.head)
-    _void_refused(draft)
+        take_rows(draft, page)
+    obey(draft, page.head)
+    void_refused(draft)
     if page.code is None and not page.more and draft.standing.cursor == page.next:
-        _compare(draft, page)
+        compare(draft, page)
     return draft.changes()
 
 
-def _take_rows(draft: _Draft, page: Page) -> None:
-    hlc = draft.standing.hlc
-    for row in page.rows:
-        if _is_retired(row.kind, row.seq, draft.standing.floor, draft.standing.forgotten):
-            continue
-        hlc = max(hlc, row.hlc)
-        if row.kind == "erase":
-            _erase_by_row(draft, row)
-        draft.rows[row.key] = row
-    standing = draft.standing
-    draft.standing = replace(standing, hlc=hlc, cursor=page.next, checked=max(standing.checked, page.next))
-
-
-def _erase_by_row(draft: _Draft, erase: Row) -> None:
-    erasure = criteria(erase.body)
-    for one in draft.queued():
-        if one.op.key == erase.key and one.seq is None:
-            draft.queue[one.op.dseq] = replace(one, seq=erase.seq)
-    if erasure.is_everything:
-        return
-    draft.drop_rows(lambda row: row.kind == "event" and row.seq < erase.seq and takes(erasure, row.body))
-    if erase.seq <= draft.standing.checked:
-        return
-    own = _own_erase(draft, erase.id)
-    for one in draft.queued():
-        is_own_later = own is not None and one.op.dseq > own
-        if one.op.kind == "event" and not is_own_later and takes(erasure, one.op.body):
-            draft.void(one)
-
-
-def _heed(draft: _Draft, head: Head, now_ms: int, high_water: int, local_ms: int) -> bool:
-    """Note the contact; return False where the answer is older than what the device knows."""
-    standing = draft.standing
-    if (head.generation, head.epoch) < (standing.generation, standing.epoch):
-        return False
-    contact_ms = max(standing.contact_ms, now_ms)
-    # The server clamps what runs ahead, and a device always wins over itself there.
-    hlc = clamp(standing.hlc, contact_ms, LIMITS.ahead_ms)
-    standing = replace(standing, hlc=hlc, contact_ms=contact_ms, contact_local_ms=local_ms)
-    if high_water > standing.sent:
-        standing = replace(standing, must_register=True)
-    draft.standing = standing
-    if head.generation > standing.generation:
-        _start_anew(draft)
-        _doubt(draft, head.base if head.generation == standing.generation + 1 else 0)
-        draft.standing = replace(draft.standing, generation=head.generation, floor=0, forgotten=0)
-    if standing.device and head.forgotten > draft.standing.checked:
-        _fall_behind(draft, head)
-    return True
-
-
-def _doubt(draft: _Draft, base: int) -> None:
-    """Take back what was acknowledged after the backup; consents and erases outlive a restore in the ledger."""
-    for one in draft.queued():
-        if one.seq is not None and one.seq > base and one.op.kind not in ("consent", "erase"):
-            draft.queue[one.op.dseq] = replace(one, seq=None)
-
-
-def _start_anew(draft: _Draft) -> None:
-    _drop_all(draft)
-    draft.standing = replace(draft.standing, cursor=0, is_rebuilt=False, must_probe=True)
-
-
-def _drop_all(draft: _Draft) -> None:
-    """Drop all rows, but know what was refused and erased until the snapshot says it: such rows stand at seq 0."""
-    draft.drop_rows(lambda row: row.kind not in ("consent", "erase"))
-    for row in draft.held():
-        draft.rows[row.key] = replace(row, seq=0)
-
-
-def _obey(draft: _Draft, head: Head) -> None:
-    """Drop what the head says is gone: older epochs, retired events, forgotten erasures."""
-    standing = draft.standing
-    if head.generation != standing.generation:
-        return
-    if head.epoch > standing.epoch:
-        _purge(draft, head)
-    floor, forgotten = max(standing.floor, head.floor), max(standing.forgotten, head.forgotten)
-    if (floor, forgotten) == (standing.floor, standing.forgotten):
-        return
-    draft.drop_rows(lambda row: _is_retired(row.kind, row.seq, floor, forgotten))
-    for one in draft.queued():
-        if one.seq is not None and _is_retired(one.op.kind, one.seq, floor, forgotten):
-            draft.void(one)
-    draft.standing = replace(draft.standing, floor=floor, forgotten=forgotten)
-
-
-def _is_retired(kind: str, seq: int, floor: int, forgotten: int) -> bool:
-    return (kind == "event" and seq <= floor) or (kind == "erase" and seq <= forgotten)
-
-
-def _purge(draft: _Draft, head: Head) -> None:
-    draft.drop_rows(lambda row: _taken_by_epoch(row.kind, row.body) and row.epoch < head.epoch)
-    # What was said after the device's own erasure stands, unless another erasure or a restore came between.
-    is_next = head.epoch == draft.standing.epoch + 1 and head.generation == draft.replica.standing.generation
-    own = _own_erase(draft, head.erased_by) if is_next else None
-    for one in draft.queued():
-        op = one.op
-        if own is not None and op.dseq > own:
-            draft.queue[op.dseq] = replace(one, op=replace(op, epoch=head.epoch))
-        elif op.epoch < head.epoch and _taken_by_epoch(op.kind, op.body):
-            draft.void(one)
-    draft.standing = replace(draft.standing, epoch=head.epoch)
-
-
-def _own_erase(draft: _Draft, id: str) -> int | None:
-    """Return the dseq of an erasure that this device asked for; None for another's."""
-    return next((one.op.dseq for one in draft.queued() if one.op.kind == "erase" and one.op.id == id), None)
-
-
-def _compare(draft: _Draft, page: Page) -> None:
-    """Compare digests at the end of the changes; start anew where they differ, and say so if that did not help.
-
-    Not while an erasure of this device is on its way, nor with a page that is older than what the device obeys.
-    """
-    draft.drop_rows(lambda row: row.seq == 0)
-    standing, head = draft.standing, page.head
-    is_current = (head.epoch, head.floor, head.forgotten) == (standing.epoch, standing.floor, standing.forgotten)
-    is_erasing = bool(_pending_erasures(draft.queued(), standing.cursor))
-    if not is_current or is_erasing:
-        draft.standing = replace(standing, is_rebuilt=True)
-    elif page.digest == digest_text(draft.digest()):
-        draft.standing = replace(standing, is_rebuilt=True, is_diverged=False)
-    elif standing.is_rebuilt:
-        _start_anew(draft)
-    else:
-        draft.standing = replace(standing, is_rebuilt=True, is_diverged=True)
-
-
-def _fall_behind(draft: _Draft, head: Head) -> None:
-    """Give up events that were not checked against erasures that nobody remembers, and take a snapshot."""
-    for one in draft.queued():
-        if one.op.kind == "event":
-            # What was acknowledged too: a server that was restored may ask for it again.
-            draft.void(one, sync.BEHIND if one.seq is None else None)
-    _start_anew(draft)
-    draft.standing = replace(draft.standing, checked=head.forgotten)
-
-
-def _forgotten(draft: _Draft, head: Head) -> Changes:
+def _forgotten(draft: Draft, head: Head) -> Changes:
     """Register anew; give up the profile unless it is the server that lost the device in a restore."""
     if head.generation == draft.standing.generation:
-        _give_up(draft)
+        give_up(draft)
     draft.standing = replace(draft.standing, must_register=True)
     return draft.changes()
 
@@ -482,113 +267,33 @@ def lease_ended(replica: Replica, local_ms: int, limits: Limits = LIMITS) -> Cha
     standing = replica.standing
     if not standing.device or local_ms - standing.contact_local_ms <= limits.lease_ms:
         return None
-    draft = _Draft(replica, replace(standing, contact_local_ms=local_ms))
-    _give_up(draft)
+    draft = Draft(replica, replace(standing, contact_local_ms=local_ms))
+    give_up(draft)
     draft.standing = replace(draft.standing, must_register=True)
     return draft.changes()
-
-
-def _give_up(draft: _Draft) -> None:
-    """Drop the profile; what the user decided and the server does not know is still said."""
-    _drop_all(draft)
-    for one in draft.queued():
-        if _taken_by_epoch(one.op.kind, one.op.body):
-            draft.void(one, sync.BEHIND if one.seq is None else None)
-    draft.standing = replace(draft.standing, cursor=0, is_rebuilt=False)
 
 
 def registered(replica: Replica, answer: Registered, local_ms: int) -> Changes:
     """Return the changes that take up a new name: what the former one did not deliver is numbered again from 1."""
     standing = replica.standing
-    draft = _Draft(replica, standing)
+    draft = Draft(replica, standing)
     is_first = standing.device == ""
-    _heed(draft, answer.head, answer.now_ms, 0, local_ms)
+    heed(draft, answer.head, answer.now_ms, 0, local_ms)
     if is_first:
         joined = replace(draft.standing, epoch=answer.head.epoch, checked=answer.head.forgotten)
         draft.standing = replace(joined, generation=answer.head.generation)
-    _obey(draft, answer.head)
-    _renumber(draft, standing, answer)
+    obey(draft, answer.head)
+    renumber(draft, standing, answer)
     return draft.changes()
-
-
-def _renumber(draft: _Draft, was: Standing, answer: Registered) -> None:
-    prints = dict(answer.former_prints)
-    kept: list[Op] = []
-    for one in draft.queued():
-        fate = "delivered" if _is_covered(draft, one.op, was.device) else _fate(one, was, answer, prints)
-        if fate == "lost":
-            draft.dead.append(Dead(one.op, sync.COPIED))
-        elif fate == "mine" and one.op.kind != "nop":
-            kept.append(one.op)
-        elif one.op.kind == "consent" and (one.seq is None or one.seq > was.cursor):
-            _hold(draft, one.op, was.device)
-        draft.queue[one.op.dseq] = None
-    numbers = {op.dseq: dseq for dseq, op in enumerate(kept, start=1)}
-    for dseq, op in enumerate(kept, start=1):
-        epoch = draft.standing.epoch if was.device == "" else op.epoch
-        body = _renamed(op, was.device, answer.device, numbers) if op.kind == "consent" else op.body
-        draft.queue[dseq] = Queued(replace(op, dseq=dseq, epoch=epoch, body=body))
-    draft.standing = replace(
-        draft.standing,
-        device=answer.device,
-        copied_through=-1,
-        last_dseq=len(kept),
-        sent=0,
-        acked=0,
-        must_register=False,
-        must_probe=False,
-    )
-
-
-def _hold(draft: _Draft, op: Op, device: str) -> None:
-    """Know a decision that the server has until a page brings it: the row stands at seq 0."""
-    row = {**draft.replica.rows, **draft.rows}.get(op.key)
-    joined = join_consent(consent_of_row(row), consent_of_op(op, device))
-    if joined == consent_of_row(row):
-        return
-    body = consent_body(joined)
-    draft.rows[op.key] = Row(0, "consent", op.id, op.epoch, joined.hlc, joined.device, op.dseq, 0, 0, body)
-
-
-def _is_covered(draft: _Draft, op: Op, device: str) -> bool:
-    """Return whether a later grant is known to have seen this refusal, which must not be said again then."""
-    row = {**draft.replica.rows, **draft.rows}.get(op.key) if op.kind == "consent" else None
-    return row is not None and consent_of_row(row).over.get(device, 0) >= op.dseq and not consent_said(op.body)[0]
-
-
-def _fate(one: Queued, was: Standing, answer: Registered, prints: dict[int, str]) -> str:
-    """Say whether an operation was "delivered" under the former name, is "mine" to send, or "lost": nobody can tell."""
-    dseq, recent_from = one.op.dseq, min(prints, default=answer.former_high_water + 1)
-    if one.op.kind == "erase":
-        return "mine" if one.seq is None or one.seq > was.checked else "delivered"
-    if dseq > answer.former_high_water:
-        return "mine"
-    if dseq <= was.acked or dseq <= was.copied_through:
-        return "delivered"
-    if dseq >= recent_from:
-        return "delivered" if print_of(one.op) == prints[dseq] or one.op.kind == "nop" else "mine"
-    # To say it twice does no harm; an event that may have been retired since must not come again.
-    is_safe = one.op.kind in ("consent", "erase") or (dseq > was.sent and was.floor == answer.head.floor)
-    return "mine" if is_safe else "lost"
-
-
-def _renamed(op: Op, old: str, new: str, numbers: dict[int, int]) -> str:
-    """Return a consent's body with the device's own refusals under its new name and numbers."""
-    body = json.loads(op.body)
-    over = body.get("over", {})
-    if old in over:
-        mine = [fresh for dseq, fresh in numbers.items() if dseq <= over[old]]
-        body["over"] = {**over, new: max(mine, default=0)}
-    return compact_json(body)
 
 
 def events(replica: Replica, now_ms: int) -> list[tuple[int, str, str]]:
     """Return (order_ms, id, body) of every event that the user sees on this device, oldest first; ties by id."""
     standing = replica.standing
     seen = {row.id: (row.order_ms, row.id, row.body) for row in replica.rows.values() if row.kind == "event"}
-    hidden = [row for row in _pending_erasures(replica.queue, standing.cursor)]
+    hidden = [row for row in pending_erasures(replica.queue, standing.cursor)]
     if hidden:
-        seen = {id: event for id, event in seen.items() if not any(_hides(op, event[2]) for op in hidden)}
+        seen = {id: event for id, event in seen.items() if not any(hides(op, event[2]) for op in hidden)}
     for one in replica.queue:
         op = one.op
         if op.kind == "event" and op.id not in seen and (one.seq is None or one.seq > standing.cursor):
@@ -597,11 +302,6 @@ def events(replica: Replica, now_ms: int) -> list[tuple[int, str, str]]:
     return sorted(seen.values())
 
 
-def _pending_erasures(queue: Iterable[Queued], cursor: int) -> list[Op]:
-    pending: Sequence[Queued] = [one for one in queue if one.op.kind == "erase"]
-    return [one.op for one in pending if one.seq is None or one.seq > cursor]
-
-
-def _hides(erase: Op, body: str) -> bool:
+def hides(erase: Op, body: str) -> bool:
     erasure = criteria(erase.body)
     return erasure.is_everything or takes(erasure, body)

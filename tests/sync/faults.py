@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from simulator import World
-from xrec_sdk import sync_device, sync_merge, sync_server
+from xrec_sdk import sync_device, sync_draft, sync_heed, sync_merge, sync_rename, sync_server, sync_upkeep, sync_work
 from xrec_sdk.sync import Page
 from xrec_sdk.sync_merge import Consent
 
@@ -29,7 +29,7 @@ def cursor_ahead(patch: pytest.MonkeyPatch) -> None:
 
 def no_floor(patch: pytest.MonkeyPatch) -> None:
     """A device keeps events below the floor and takes no notice that digests differ."""
-    patch.setattr(sync_device, "_is_retired", lambda *given: False)
+    patch.setattr(sync_heed, "is_retired", lambda *given: False)
 
 
 def by_event_id_only(patch: pytest.MonkeyPatch) -> None:
@@ -45,8 +45,8 @@ def by_event_id_only(patch: pytest.MonkeyPatch) -> None:
 
 def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     """The server takes operations of older epochs."""
-    right = sync_server._Work._unwelcome
-    patch.setattr(sync_server._Work, "_unwelcome", lambda work, op: right(work, replace(op, epoch=work.head.epoch)))
+    right = sync_work.Work._unwelcome
+    patch.setattr(sync_work.Work, "_unwelcome", lambda work, op: right(work, replace(op, epoch=work.head.epoch)))
 
 
 def acknowledged_before_persisted(patch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def acknowledged_before_persisted(patch: pytest.MonkeyPatch) -> None:
 
 def no_clamp(patch: pytest.MonkeyPatch) -> None:
     """The server believes every clock."""
-    patch.setattr(sync_server, "clamp", lambda hlc, now_ms, ahead_ms: hlc)
+    patch.setattr(sync_work, "clamp", lambda hlc, now_ms, ahead_ms: hlc)
 
 
 def grant_wins(patch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def grant_wins(patch: pytest.MonkeyPatch) -> None:
         joined = sync_merge.join_consent(one, other)
         return replace(joined, over=joined.refused) if one.is_granted or other.is_granted else joined
 
-    patch.setattr(sync_server, "join_consent", wrong)
+    patch.setattr(sync_work, "join_consent", wrong)
 
 
 def erasure_forgotten_early(patch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def nop_forgotten(patch: pytest.MonkeyPatch) -> None:
     def wrong(draft: Any, one: Any, code: str | None = None) -> None:
         draft.queue[one.op.dseq] = None
 
-    patch.setattr(sync_device._Draft, "void", wrong)
+    patch.setattr(sync_draft.Draft, "void", wrong)
 
 
 def copies_unseen(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def copies_unseen(patch: pytest.MonkeyPatch) -> None:
 
 def queue_not_erased(patch: pytest.MonkeyPatch) -> None:
     """An erasure reaches the rows of a device, but not what it has yet to send."""
-    patch.setattr(sync_device, "_own_erase", lambda draft, id: 0)
+    patch.setattr(sync_heed, "own_erase", lambda draft, id: 0)
 
 
 def no_generation(patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def erased_in_rows_only(patch: pytest.MonkeyPatch) -> None:
 
 def seqs_given_twice(patch: pytest.MonkeyPatch) -> None:
     """A restored server goes on counting from its backup."""
-    patch.setattr(sync_server, "SEQ_JUMP", 0)
+    patch.setattr(sync_upkeep, "SEQ_JUMP", 0)
 
 
 def lost_devices_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -154,22 +154,22 @@ def nops_over_copies(patch: pytest.MonkeyPatch) -> None:
 
 def removed_in_vain(patch: pytest.MonkeyPatch) -> None:
     """A removed device keeps what it has."""
-    patch.setattr(sync_device, "_give_up", lambda draft: None)
+    patch.setattr(sync_device, "give_up", lambda draft: None)
 
 
 def lost_taken_for_retired(patch: pytest.MonkeyPatch) -> None:
     """A device believes acknowledgements of a server that has been restored since."""
-    patch.setattr(sync_device, "_doubt", lambda draft, base: None)
+    patch.setattr(sync_heed, "_doubt", lambda draft, base: None)
 
 
 def forgotten_unseen(patch: pytest.MonkeyPatch) -> None:
     """A device that has missed erasures that are forgotten takes a page as if nothing were amiss."""
-    patch.setattr(sync_device, "_fall_behind", lambda draft, head: None)
+    patch.setattr(sync_heed, "_fall_behind", lambda draft, head: None)
 
 
 def consents_said_again(patch: pytest.MonkeyPatch) -> None:
     """A device drops a refusal that a copy has delivered, before a page has brought it."""
-    patch.setattr(sync_device, "_hold", lambda draft, op, device: None)
+    patch.setattr(sync_rename, "_hold", lambda draft, op, device: None)
 
 
 FAULTS: dict[str, Plant] = {
