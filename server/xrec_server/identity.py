@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import time
 import warnings
 from collections import OrderedDict
@@ -153,6 +154,8 @@ class Identities:
                 warnings.simplefilter("ignore", SecurityWarning)  # "EdDSA" is the older name of "Ed25519".
                 claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
             jwt.JWTClaimsRegistry(now=int(self._clock()), leeway=rules.leeway_s, **wanted).validate(claims)
+            if not math.isfinite(claims["exp"]):
+                raise ValueError("exp is no time")
         except ExpiredTokenError as error:
             raise Refused(401, "auth.expired", "the token has expired: fetch a new one") from error
         except (JoseError, ValueError, TypeError, RecursionError) as error:

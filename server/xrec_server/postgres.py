@@ -34,6 +34,7 @@ from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_back
 T = TypeVar("T")
 CHANNEL = "xrec_changes"
 ACQUIRE_S = 15
+TELL_EVERY_S = 0.005
 
 _FIND = f"SELECT number, {PROFILE} FROM profiles WHERE id = $1 FOR UPDATE"
 _CREATE = f"INSERT INTO profiles (id, {PROFILE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING number"
@@ -168,6 +169,7 @@ class PostgresStore:
         while True:
             await self._has_changed.wait()
             self._has_changed.clear()
+            await asyncio.sleep(TELL_EVERY_S)
             changed, self._changed = list(self._changed), set()
             try:
                 await self._pool.execute("SELECT pg_notify($1, id) FROM unnest($2::text[]) AS id", CHANNEL, changed)

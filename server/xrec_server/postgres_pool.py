@@ -22,6 +22,7 @@ async def open_pool(url: str, folder: str) -> asyncpg.Pool:
             max_size=MAX_CONNECTIONS,
             command_timeout=COMMAND_S,
             server_settings={"application_name": "xrec-server"},
+            reset=_nothing_to_reset,
         )
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # The message of a driver may repeat the URL, which has the password.
@@ -32,6 +33,10 @@ async def open_pool(url: str, folder: str) -> asyncpg.Pool:
         await pool.close()
         raise
     return pool
+
+
+async def _nothing_to_reset(_: object) -> None:
+    """Spare the round trip: no session state is ever set, and asyncpg rolls back what is open before it asks."""
 
 
 async def _migrate(pool: asyncpg.Pool, folder: str) -> None:

@@ -55,6 +55,7 @@ def served(given: Settings) -> Iterator[int]:
         thread.join(20)
         assert not thread.is_alive()
         loop.close()
+        listener.close()
 
 
 @dataclass
