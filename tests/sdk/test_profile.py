@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from xrec_sdk.doctor import _wal_reset, doctor
 from xrec_sdk.errors import ProfileError, UsageError
 from xrec_sdk.eventid import new_event_id, uuid7
 from xrec_sdk.profile import Profile
@@ -402,6 +403,26 @@ def test_events_leave_when_the_retention_ends_whatever_time_they_claim(opened, o
     Profile(tmp_path / "p.db", clock_ms=lambda: clock[0], **options).close()
     assert profile.events() == []
     assert profile.read(before)[0].erasures > before.erasures
+
+
+def test_the_doctor_names_the_engine_and_how_its_bug_is_avoided(profile, options):
+    findings = {finding.name: finding for finding in doctor(profile)}
+    assert all(finding.is_well for finding in findings.values())
+    engine = profile.store.engine
+    text = findings["sqlite"].text
+    assert text.startswith(f"{engine.name} {engine.version} ")
+    is_old = tuple(map(int, engine.version.split("."))) < (3, 51, 3)
+    assert ("one process at a time under a lock" in text) == is_old
+    assert _wal_reset("sqlite3", "3.51.2").text != _wal_reset("sqlite3", "3.51.3").text
+
+
+def test_the_doctor_sees_a_damaged_index(profile):
+    profile.record("view", "a", "phone", 1)
+    connection = profile.store.connection()
+    connection.execute("PRAGMA writable_schema=ON")
+    connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'at_ms, id', 'id, at_ms') WHERE type = 'index'")
+    connection.execute("PRAGMA writable_schema=RESET")
+    assert not {finding.name: finding for finding in doctor(profile)}["integrity"].is_well
 
 
 @pytest.mark.parametrize(
