@@ -78,7 +78,8 @@ def _members(infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
 def _is_folder(info: zipfile.ZipInfo) -> bool:
     name, mode = info.filename, info.external_attr >> 16
     # orig_filename is the name before zipfile cut it at a NUL and turned the system's separators into slashes.
-    if info.orig_filename != name or "\\" in name or ":" in name or name.startswith("/") or ".." in name.split("/"):
+    is_plain = name and info.orig_filename == name and not name.startswith("/")
+    if not is_plain or "\\" in name or ":" in name or ".." in name.split("/"):
         raise BundleDamaged("bundle.zip_path", f"the zip holds the path {info.orig_filename!r}")
     if info.flag_bits & 0x1:
         raise BundleDamaged("bundle.zip_malformed", f"{name!r} in the zip is encrypted")

@@ -151,6 +151,13 @@ def test_a_zip_whose_members_share_their_bytes_is_refused(tmp_path: Path) -> Non
     assert caught.value.code == "bundle.zip_malformed"
 
 
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nameless.zip").write_bytes(write_zip(FILES, {"rename": {"card.md": ""}}))
+    with pytest.raises(BundleDamaged) as caught:
+        open_bundle(tmp_path / "nameless.zip", allow_unsigned=True)
+    assert caught.value.code == "bundle.zip_path"
+
+
 def test_a_zip_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packed.compress(bytes(50_000_000)) + packed.flush()
