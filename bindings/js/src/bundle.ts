@@ -32,7 +32,7 @@ export interface TrustOptions {
 
 /**
  * A bundle that has passed every check. `table` is int8 [nb, d, 128]; `scale`, `bias` and `prior` are float32 [nb, 128]
- * (a prior that the bundle lacks is zero); `features` are float32 [2, 128 nb], none without a ranker; `key` is the pinned key that signed it, null where unsigned ones were allowed.
+ * (a prior that the bundle lacks is zero; a bias of -inf is of an item that is not offered); `features` are float32 [2, 128 nb], none without a ranker; `key` is the pinned key that signed it, null where unsigned ones were allowed.
  */
 export interface Bundle {
   readonly manifest: Manifest;
@@ -194,8 +194,9 @@ function checkItems({ manifest, scale, bias, prior, features }: Bundle): void {
   for (const [name, values] of Object.entries({ feature: features, prior, scale })) {
     if (!values.every(Number.isFinite)) fail(`a ${name} that is not finite`);
   }
-  const isRight = bias.every((value, row) => (row < manifest.itemCount ? Number.isFinite(value) : value === -Infinity));
-  if (!isRight) fail("a bias that is not finite, -inf for pad rows");
+  // -inf too for an item that is known from histories and no longer offered.
+  const isRight = bias.every((value, row) => (row < manifest.itemCount ? value < Infinity : value === -Infinity));
+  if (!isRight) fail("a bias of inf or NaN, or a pad row without -inf");
 }
 
 function cardText(bytes: Uint8Array): string {

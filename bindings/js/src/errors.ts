@@ -14,11 +14,10 @@
 export class XrecError extends Error {
   readonly code: string;
 
-  constructor(code: string, message: string, options?: { cause?: unknown }) {
-    super(message);
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
     this.name = new.target.name;
-    if (options) this.cause = options.cause;
   }
 }
 

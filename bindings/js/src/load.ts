@@ -30,18 +30,15 @@ export interface Host<B> {
 /** Open the bundle, checked, and the profile, and return the Recommender. */
 export async function load<B>(host: Host<B>, bundle: B, options: LoadOptions): Promise<Recommender> {
   checkTrust(options);
-  const { profile, maxEvents = MAX_EVENTS, threads = 1, clockMs = Date.now } = options;
+  const { maxEvents = MAX_EVENTS, threads = 1, clockMs = Date.now } = options;
   const opened = await openBundle(await host.openSource(bundle), options, host.crypto);
   const runtime = await Runtime.load(opened, host.createSession, threads);
   try {
-    return new Recommender(opened, runtime, await openProfile(), clockMs);
+    const { profile = new MemoryProfile(maxEvents) } = options;
+    const store = typeof profile === "string" ? await host.openProfile(profile, maxEvents) : profile;
+    return new Recommender(opened, runtime, store, clockMs);
   } catch (cause) {
     await runtime.close();
     throw cause;
-  }
-
-  async function openProfile(): Promise<ProfileStore> {
-    if (typeof profile === "object") return profile;
-    return profile === undefined ? new MemoryProfile(maxEvents) : host.openProfile(profile, maxEvents);
   }
 }

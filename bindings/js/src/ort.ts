@@ -3,6 +3,7 @@
 import type { InferenceSession, Tensor, TensorConstructor } from "onnxruntime-common";
 
 import { BundleUnsupported } from "./errors";
+import { checkGraph } from "./onnx/check";
 import type { CreateSession, Session, Value } from "./runtime";
 
 /** The part of onnxruntime-node and onnxruntime-web that is used. */
@@ -14,6 +15,7 @@ export interface Ort {
 /** Return the maker of sessions of an onnxruntime; `setThreads` is told before a session is made. */
 export function ortSessions(load: () => Promise<Ort>, setThreads: (ort: Ort, threads: number) => void): CreateSession {
   return async (graph, name, bundle, threads) => {
+    checkGraph(graph, bundle.manifest.operators);
     const ort = await load();
     setThreads(ort, threads);
     try {

@@ -33,7 +33,7 @@ async function fetchBytes(url: string, name: string, maxBytes: number, missing: 
     if (response.status === 404 || response.status === 410) {
       throw new BundleDamaged(missing, `there is no ${name} at ${url}`);
     }
-    if (!response.ok) throw new BundleDamaged("bundle.unreadable", `${name} can't be fetched: ${response.status}`);
+    if (!response.ok) throw new Error(`status ${response.status}`);
     return await readBounded(response, name, maxBytes);
   } catch (cause) {
     if (cause instanceof BundleDamaged) throw cause;

@@ -6,6 +6,7 @@ import { Recommender as Core } from "../src/core";
 import type { History } from "../src/history";
 import { Recommender as Native } from "../src/node";
 import { createCoreSession } from "../src/onnx/engine";
+import { readModel } from "../src/onnx/model";
 import { ortSessions, type Ort } from "../src/ort";
 import { Runtime, type CreateSession } from "../src/runtime";
 import { BAD, damagedZip, ENCODERS, INDEX, readCase, readEncoder, zipOf } from "./vectors";
@@ -25,7 +26,9 @@ describe.each(ENGINES)("%s", (_, load, createSession) => {
 
   test.each(Object.entries(ENCODERS.users))("the encoder %s gives its user vectors", async (name, users) => {
     const { bundle } = await load(zipOf(ENCODERS.bundle), { trustedKeys: [INDEX.key] });
-    const runtime = await Runtime.load({ ...bundle, encoder: readEncoder(name) }, createSession, 1);
+    const encoder = readEncoder(name);
+    const operators = [...bundle.manifest.operators, ...readModel(encoder, bundle.items).nodes.map(({ operator }) => operator)];
+    const runtime = await Runtime.load({ ...bundle, manifest: { ...bundle.manifest, operators }, encoder }, createSession, 1);
     for (const [place, codes] of ENCODERS.histories.entries()) {
       const history = Object.fromEntries(Object.entries(codes).map(([part, values]) => [part, Int32Array.from(values)]));
       const user = await runtime.encode(history as unknown as History);

@@ -4,7 +4,7 @@ import { BundleUnsupported } from "../errors";
 import type { CreateSession, Session, Value } from "../runtime";
 import { readModel, type Graph, type Node } from "./model";
 import { kernelOf, type Kernel } from "./operators";
-import { Type, type Tensor } from "./tensor";
+import { demand, Type, type Tensor } from "./tensor";
 
 interface Step {
   readonly node: Node;
@@ -17,6 +17,7 @@ interface Step {
 export const createCoreSession: CreateSession = async (model, name, bundle) => {
   const graph = readModel(model, bundle.items);
   if (graph.opset > 21) throw unsupported(name, `opset ${graph.opset}`);
+  for (const { operator } of graph.nodes) named(operator, () => demand(bundle.manifest.operators.includes(operator)));
   return new CoreSession(graph, name);
 };
 
@@ -80,7 +81,7 @@ function plan(graph: Graph, name: string, inputs: readonly string[], constants: 
     const kernel = named(node.operator, () => kernelOf(node));
     if (!kernel) throw unsupported(name, `operator ${node.operator}`);
     const unknown = node.inputs.find((input) => !known.has(input));
-    if (unknown !== undefined) throw new Error(`${node.operator} reads ${unknown}, which nothing has written`);
+    if (unknown !== undefined) throw new Error(`nothing writes ${unknown}`);
     node.outputs.forEach((output) => known.add(output));
     const isConstant = node.inputs.every((input) => input === "" || (constants.has(input) && !graph.external.has(input)));
     if (isConstant) compute(node, kernel, constants);

@@ -33,6 +33,7 @@ type Message = ReadonlyMap<number, readonly Field[]>;
 /** Return the graph in a model's bytes; throw Error where they aren't one that can be understood. */
 export function readModel(model: Uint8Array, items: Uint8Array): Graph {
   const message = read(model);
+  if (message.has(20) || message.has(25)) throw new Error("it holds functions or training steps");
   const versions = allOf(message, 8).map(readInner);
   versions.forEach((version) => demandStandard(textOf(version, 1)));
   return readGraph(readInner(oneOf(message, 7)), versions.length ? numberOf(versions[0], 2) : 0, items);

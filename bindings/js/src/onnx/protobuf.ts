@@ -22,12 +22,12 @@ export function* fieldsOf(message: Uint8Array): Generator<Field> {
     } else if (wire === 2) {
       const length = readVarint(message, at);
       const end = length.next + length.value;
-      if (length.value < 0 || end > message.length) throw new Error("a field is longer than its message");
+      if (length.value < 0 || end > message.length) throw new Error("a message is cut");
       yield { number, value: 0, bytes: message.subarray(length.next, end) };
       at = end;
     } else if (wire === 5 || wire === 1) {
       const end = at + (wire === 5 ? 4 : 8);
-      if (end > message.length) throw new Error("a number is cut");
+      if (end > message.length) throw new Error("a message is cut");
       yield { number, value: wire === 5 ? view.getFloat32(at, true) : view.getFloat64(at, true), bytes: null };
       at = end;
     } else {
@@ -58,5 +58,5 @@ function readVarint(bytes: Uint8Array, from: number): { value: number; next: num
     complement += (0x7f - bits) * scale;
     if (bytes[at] < 0x80) return { value, next: at + 1 };
   }
-  throw new Error("a varint is cut, or longer than ten bytes");
+  throw new Error("a message is cut, or a varint longer than ten bytes");
 }

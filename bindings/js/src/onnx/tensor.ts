@@ -29,9 +29,9 @@ const ARRAYS: Readonly<Record<Type, new (length: number) => Data>> = {
   [Type.bool]: Uint8Array,
 };
 
-/** Throw unless the engine has an operator in the form that is asked for; what calls names the operator and the shapes. */
+/** Throw unless the engine, and the manifest, know an operator in the form that is asked for; what calls names it. */
 export function demand(isKnown: boolean): asserts isKnown {
-  if (!isKnown) throw new Error("the engine has no such form of it");
+  if (!isKnown) throw new Error("not in this form, or the manifest does not name it");
 }
 
 /** Return zeros of a type and shape; throw where they are more than any graph of ours makes. */
