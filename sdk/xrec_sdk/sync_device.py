@@ -208,7 +208,10 @@ def _acknowledge(draft: Draft, push: Push, answer: PushAnswer, limits: Limits) -
 
 
 def refused(replica: Replica, push: Push) -> Changes:
-    """Return the changes where the transport refused this push for its size or shape (status 413 or 400)."""
+    """Return the changes where the server could not read this push: `sync.too_large` or `sync.malformed` with 413 or 400.
+
+    Not for a bare status, which may be a proxy's: operation by operation, it would empty the queue.
+    """
     draft = Draft(replica, replica.standing)
     _send_less(draft, push)
     return draft.changes()
