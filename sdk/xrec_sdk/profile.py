@@ -248,8 +248,8 @@ class Profile:
         return count
 
     def wipe_log(self) -> None:
-        """Empty the log into the database, so that it holds nothing erased; ProfileError where a reader holds it."""
-        if not self.store.checkpoint("TRUNCATE", BUSY_TIMEOUT_S):
+        """Write the file anew and empty its log: nothing erased is left; ProfileError while a reader is at it."""
+        if not self.store.wipe(BUSY_TIMEOUT_S):
             raise ProfileError(
                 "profile.busy",
                 "the events are deleted, but another reader keeps their bytes in the log; forget() again",

@@ -195,6 +195,22 @@ class Store:
                 return False
             time.sleep(0.01)
 
+    def wipe(self, within_s: float) -> bool:
+        """Write the file anew without a byte of what was deleted and empty the log; False where others are at it.
+
+        `secure_delete` alone leaves pieces of rows that SQLite moved within a page before they were deleted.
+        """
+        if self._in_memory:
+            return True
+        with self.faults:
+            try:
+                self.connection().execute("VACUUM")
+            except self.engine.errors as error:
+                if "locked" not in str(error):
+                    raise
+                return False
+        return self.checkpoint("TRUNCATE", within_s)
+
     def connection(self) -> Connection:
         """Return this thread's connection, opened where it has none."""
         if self._is_closed:
@@ -219,6 +235,7 @@ class Store:
             connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
             connection.execute("PRAGMA secure_delete=ON").fetchall()
             connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("PRAGMA temp_store=MEMORY").fetchall()
         except BaseException:
             connection.close()
             raise

@@ -41,7 +41,7 @@ class SyncStore:
 
         is_erased = self._profile.store.write(work, is_durable=True)
         self._must_wipe |= bool(is_erased)
-        if self._must_wipe and self._profile.store.checkpoint("TRUNCATE", 0.0):
+        if self._must_wipe and self._profile.store.wipe(0.0):
             self._must_wipe = False
         return is_erased is not None
 

@@ -133,6 +133,28 @@ def test_forget_leaves_no_byte_of_an_event_in_any_file(opened, options, tmp_path
     assert not any(b"SECRET-" in path.read_bytes() for path in tmp_path.iterdir())
 
 
+def test_forget_leaves_no_byte_that_sqlite_left_in_the_free_space_of_a_page(tmp_path):
+    # SQLite moves rows within a page and does not clear where they were, `secure_delete` or not: seen in 2 of 3
+    # files of a long `make chaos`. Here the piece is put there by hand.
+    profile = Profile(tmp_path / "p.db")
+    profile.set_consent("personalise", True)
+    for number in range(300):
+        profile.record("view", f"SECRET-{number}", "phone", number)
+    profile.close()
+    whole = bytearray((tmp_path / "p.db").read_bytes())
+    for start in range(4096, len(whole), 4096):
+        page = whole[start : start + 4096]
+        cells, content = int.from_bytes(page[3:5], "big"), int.from_bytes(page[5:7], "big")
+        free = 8 + 2 * cells
+        if page[0] == 13 and content - free > 20:  # a leaf of a table
+            whole[start + free + 4 : start + free + 10] = b"SECRET"
+    (tmp_path / "p.db").write_bytes(whole)
+    profile = Profile(tmp_path / "p.db")
+    assert profile.forget() == 300
+    assert not any(b"SECRET" in path.read_bytes() for path in tmp_path.iterdir())
+    profile.close()
+
+
 def test_forget_takes_what_meets_all_that_is_named(profile):
     for number, (event, item) in enumerate([("view", "a"), ("cart", "a"), ("view", "b"), ("view", "a"), ("view", "c")]):
         profile.record(event, item, "phone", number)
