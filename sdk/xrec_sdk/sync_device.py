@@ -208,7 +208,7 @@ def _acknowledge(draft: Draft, push: Push, answer: PushAnswer, limits: Limits) -
 
 
 def refused(replica: Replica, push: Push) -> Changes:
-    """Return the changes where a server could not read this push: 413 or 400 with `sync.too_large` or `sync.malformed`.
+    """Return the changes where the server could not read this push (`sync.too_large`, `sync.malformed`).
 
     Not for a bare status, which may be a proxy's: operation by operation, it would empty the queue.
     """
