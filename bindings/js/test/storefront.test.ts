@@ -93,6 +93,10 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     await buy(page, 0);
     await page.getByRole("link", { name: "Your data" }).click();
     await page.getByText("1 event is kept.").waitFor();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download my data" }).click()]);
+    const { events, remembers } = JSON.parse(readFileSync((await download.path())!, "utf8")) as { events: object[]; remembers: boolean };
+    expect(events).toMatchObject([{ event: "purchase", device: "phone" }]);
+    expect(remembers).toBe(true);
     expect(errors).toEqual([]);
     await page.context().close();
   }, 60_000);

@@ -28,7 +28,7 @@ export async function home(shown: Shown): Promise<Child[]> {
   const picked = await session.list({ k: SHELF, filterSeen: true, maxPerCategory: 2, explain: bought.length > 0 });
   const again = bought.length ? await session.list({ k: SHELF, candidates: bought, filterSeen: false }) : null;
   return [
-    shelf(shown, bought.length ? texts.forYou : texts.popular, picked.items, "picked"),
+    shelf(shown, bought.length ? texts.forYou : texts.popular, picked.items, "picked", "h1"),
     again && shelf(shown, texts.again, again.items, "again"),
     element(
       "section",
@@ -45,7 +45,7 @@ export async function aisle(shown: Shown, name: Aisle): Promise<Child[]> {
   const candidates = session.catalogue.inAisle(name);
   await session.profile.events();
   const { items } = await session.list({ k: PAGE, candidates, filterSeen: false });
-  return [shelf(shown, textsOf(shared.language).aisle[name], items, "aisle")];
+  return [shelf(shown, textsOf(shared.language).aisle[name], items, "aisle", "h1")];
 }
 
 /** Return what is found, the user's own order. */
@@ -55,7 +55,7 @@ export async function search(shown: Shown, query: string): Promise<Child[]> {
   const found = session.catalogue.search(query);
   if (!found.length) return [element("p", { class: "note", role: "status" }, texts.nothing(query))];
   const { items } = await session.list({ k: PAGE, candidates: found, filterSeen: false });
-  return [shelf(shown, texts.found(found.length, query), items, "found")];
+  return [shelf(shown, texts.found(found.length, query), items, "found", "h1")];
 }
 
 /** Return an item's page. */
@@ -126,7 +126,7 @@ export async function privacy(shown: Shown): Promise<Child[]> {
   ];
 }
 
-function shelf(shown: Shown, title: string, items: readonly Recommendation[], key: string): HTMLElement {
+function shelf(shown: Shown, title: string, items: readonly Recommendation[], key: string, level: "h1" | "h2" = "h2"): HTMLElement {
   const cards = items.map((item) => {
     const card = shown.session.catalogue.card(item.itemId);
     return card && cardOf(shown, card, item, key);
@@ -134,7 +134,7 @@ function shelf(shown: Shown, title: string, items: readonly Recommendation[], ke
   return element(
     "section",
     { "aria-labelledby": `shelf-${key}`, class: "shelf" },
-    element("h2", { id: `shelf-${key}` }, title),
+    element(level, { id: `shelf-${key}` }, title),
     element("ul", { class: "cards", "data-shelf": key }, ...cards),
   );
 }
@@ -215,5 +215,5 @@ async function download(session: Session): Promise<void> {
   const data = JSON.stringify({ events: await session.profile.everything(), ...(await session.store.read()) }, null, 1);
   const url = URL.createObjectURL(new Blob([data], { type: "application/json" }));
   element("a", { href: url, download: "corner-shop.json" }).click();
-  URL.revokeObjectURL(url);
+  setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser reads it after this has returned
 }
