@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.errors import BundleDamaged
@@ -119,17 +120,27 @@ def _vocabulary(old: Bundle, new: Bundle) -> dict[str, object]:
 
 
 def _model(old: Bundle, new: Bundle, old_rows: NDArray[np.int32], new_rows: NDArray[np.int32]) -> dict[str, object]:
+    """Return what changed of the model; the scorer holds the number of blocks, and changes with it."""
     is_like = old.manifest.width == new.manifest.width
     moved = (
         int((old.item_vectors(old_rows) != new.item_vectors(new_rows)).any(axis=1).sum()) if is_like else len(old_rows)
     )
     return {
-        "encoder": "same" if old.encoder == new.encoder else "changed",
+        "encoder": "same" if _without_table(old.encoder) == _without_table(new.encoder) else "changed",
         "scorer": "same" if old.scorer == new.scorer else "changed",
         "width": [old.manifest.width, new.manifest.width],
         "rows_changed": moved,
         "ranker": [old.manifest.ranker is not None, new.manifest.ranker is not None],
     }
+
+
+def _without_table(encoder: bytes) -> bytes:
+    """Return the encoder without the shape and the place of the item table, which belong to the catalogue."""
+    model = onnx.load_model_from_string(encoder)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            del tensor.dims[:], tensor.external_data[:]
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _sizes(old: Bundle, new: Bundle) -> dict[str, list[int]]:

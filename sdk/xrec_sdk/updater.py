@@ -35,10 +35,13 @@ MAX_RELEASE = 1 << 53
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a check found: ``installed`` a new bundle, which :meth:`BundleUpdater.open` gives from now on, ``current``
-    (nothing newer), ``offline`` (the network failed; nothing is lost), ``expired`` (the repository's own metadata is
-    out of date, or held back by someone), or ``busy`` (another process checks)."""
+class CheckResult:
+    """What a check found, and the newest release that is installed.
+
+    ``installed`` is a new bundle, which :meth:`BundleUpdater.open` gives from now on; ``current``: nothing is newer;
+    ``offline``: the network failed, nothing is lost; ``expired``: the repository's own metadata is out of date, or held
+    back by someone; ``busy``: another process checks.
+    """
 
     state: Literal["installed", "current", "offline", "expired", "busy"]
     release: int
@@ -88,7 +91,7 @@ class BundleUpdater:
         """Say that ``bundle`` has answered well. A pending one that nobody confirms is given up after three starts."""
         self._slots.confirm(bundle)
 
-    def check(self) -> Checked:
+    def check(self) -> CheckResult:
         """Ask the repository and install what is newer; blocks while it downloads.
 
         Raises BundleUntrusted ``update.repository`` where the repository's signatures or versions do not hold, another
@@ -98,11 +101,11 @@ class BundleUpdater:
         self._folder.mkdir(parents=True, exist_ok=True)
         with try_lock(self._folder / "check.lock") as is_free:
             if not is_free:
-                return Checked("busy", self._slots.read().newest)
+                return CheckResult("busy", self._slots.read().newest)
             self._slots.clean()
             return self._check()
 
-    def _check(self) -> Checked:
+    def _check(self) -> CheckResult:
         tuf, newest = _tuf(), self._slots.read().newest
         try:
             root = self._root.read_bytes()
@@ -119,21 +122,21 @@ class BundleUpdater:
             self._keep_fresh_until()
             offered = updater.get_targetinfo(self._target)
             if offered is None:
-                return Checked("current", newest, f"the repository has no {self._target}")
+                return CheckResult("current", newest, f"the repository has no {self._target}")
             return self._install(tuf, updater, offered)
         except tuf.DownloadError as cause:
-            return Checked("offline", newest, str(cause))
+            return CheckResult("offline", newest, str(cause))
         except tuf.ExpiredMetadataError as cause:
-            return Checked("expired", newest, str(cause))
+            return CheckResult("expired", newest, str(cause))
         except tuf.RepositoryError as cause:
             raise BundleUntrusted("update.repository", f"the repository does not verify: {cause}") from cause
 
-    def _install(self, tuf: Any, updater: Any, offered: Any) -> Checked:
+    def _install(self, tuf: Any, updater: Any, offered: Any) -> CheckResult:
         state = self._slots.read()
         release, manifest = _said(offered)
         floor = max(state.floor, state.newest + 1)
         if release < floor or manifest in state.failed or release <= self._shipped_release():
-            return Checked("current", state.newest)
+            return CheckResult("current", state.newest)
         try:
             with tempfile.TemporaryDirectory(prefix="part-", dir=self._folder) as name:
                 part = self._by_delta(tuf, updater, Path(name)) or self._whole(tuf, offered, Path(name))
@@ -144,7 +147,7 @@ class BundleUpdater:
                 kept = self._slots.read()
                 change(replace(kept, failed=(*kept.failed, manifest)[-16:]))
             raise
-        return Checked("installed", release)
+        return CheckResult("installed", release)
 
     def _verified(self, part: Path, floor: int, release: int) -> Slot:
         """Check a folder as any bundle, and that it is the one that was asked for and answers right on this device."""

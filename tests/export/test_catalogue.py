@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from xrec_export.build import Release, build_bundle
 from xrec_export.catalogue import Next, update_bundle, update_delta
 from xrec_export.cli import main
+from xrec_export.compare import compare
 from xrec_export.from_run import load
 from xrec_export.inspect import verify_bundle
 from xrec_export.item_changes import Change, read_changes
@@ -123,6 +124,13 @@ def test_the_next_update_offers_it_again_and_says_so(updated: Path, trained: Pat
     assert offered.tolist() == [True, False]
     assert bundle.card.count("## Items since") == 1 and "## Items since release 8" in bundle.card
     assert bundle.card.startswith("# shop, release 20\n") and "## What quantization costs" in bundle.card
+
+
+def test_diff_says_that_the_model_is_the_same(base: Path, updated: Path) -> None:
+    said = compare(base, updated, [PUBLIC])
+    assert said["model"]["encoder"] == "same" and said["model"]["rows_changed"] == 1  # type: ignore[index]
+    counts = {name: one["count"] for name, one in said["items"].items()}  # type: ignore[attr-defined]
+    assert counts == {"added": 120, "removed": 0, "changed": 3, "no longer offered": 2}
 
 
 def test_the_update_is_signed_verified_and_certified(base: Path, updated: Path) -> None:
