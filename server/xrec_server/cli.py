@@ -1,4 +1,4 @@
-"""The command line of the server: serve, doctor, restored, keygen-dev."""
+"""The command line of the server: serve, doctor, restored, training-events, keygen-dev."""
 
 from __future__ import annotations
 
@@ -129,6 +129,30 @@ def doctor(database: str, ledger: str, keys: Path | None, secret: Path | None, a
             click.echo(f"{'WRONG ' if one.is_wrong else ''}{one.name}: {one.found}")
     if wrong := [one.name for one in found if one.is_wrong]:
         raise ServerError("server.doctor", f"to be put right: {', '.join(wrong)}")
+
+
+@main.command("training-events")
+@click.option("--database", required=True, help="SQLite file, or PostgreSQL URL; a server may be at work on it.")
+@click.option("--secret", type=click.Path(path_type=Path), required=True, help="File of the tenant's secret.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@reports_errors
+def training_events(database: str, secret: Path, out: Path, as_json: bool) -> None:
+    """Write the events of users who agreed to training, under pseudonyms, for xrec-train prepare.
+
+    Delete the folder once the model is trained: an erasure does not reach a copy.
+
+    Example: xrec-server training-events --database profiles.db --secret secret --out logs && xrec-train prepare
+    logs/sources.toml --out data
+    """
+    import asyncio
+
+    from xrec_server.identity import load_secret
+    from xrec_server.training import export_training
+
+    done = asyncio.run(export_training(database, load_secret(secret), out))
+    text = f"wrote {out}: {done.events} events of {done.users} users; {done.left_out} users did not agree to training"
+    click.echo(json.dumps(asdict(done)) if as_json else text)
 
 
 @main.command("keygen-dev")
