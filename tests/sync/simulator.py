@@ -212,13 +212,14 @@ class World:
 
     def decide(self, phone: Phone, purpose: str, is_granted: bool) -> None:
         """Grant or refuse; the policy is unique, so that the oracle knows which refusals each grant has seen."""
-        word = f"{purpose} {self.fresh()}"
+        word, was = f"{purpose} {self.fresh()}", phone.replica
         phone.commit(sync_device.consent_change(phone.replica, purpose, is_granted, word, self.clock(phone)))
         if is_granted:
             self.covered |= {one for one in phone.heard if one.startswith(purpose)}
         else:
             phone.heard |= {word}
             phone.refused |= {word}
+            self.note_withdrawn(phone, was)
 
     def erase(self, phone: Phone) -> None:
         self.say_erase(phone, "{}")
