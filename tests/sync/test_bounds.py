@@ -166,7 +166,7 @@ SAID = st.tuples(KINDS, TEXTS, NUMBERS, st.builds(Hlc, NUMBERS, NUMBERS), NUMBER
 
 
 @seed(5)
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=150, deadline=None, database=None)
 @given(st.lists(SAID, max_size=4), NUMBERS, NUMBERS)
 def test_no_push_raises_and_what_is_rejected_leaves_nothing(said: list[Any], checked: int, generation: int) -> None:
     ops = [Op(dseq, *fields) for dseq, fields in enumerate(said, start=1)]
@@ -188,7 +188,7 @@ def test_no_push_raises_and_what_is_rejected_leaves_nothing(said: list[Any], che
 
 
 @seed(6)
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(SAID)
 def test_what_a_device_takes_up_the_server_never_calls_a_bad_body(said: Any) -> None:
     kind, id, _, _, _, purpose, body = said
