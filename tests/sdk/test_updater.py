@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("tuf")
 sys.path.insert(0, str(Path(__file__).parent))
-from served import Served, serve
+from update_server import Served, serve
 from vectors import make_vectors
 from vectors.releases import BASE, write_release
 from xrec_export.publish import Publication, publish
