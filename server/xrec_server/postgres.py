@@ -68,8 +68,8 @@ class PostgresStore:
     def __init__(self, url: str, pool: asyncpg.Pool, ledger: PostgresLedger, bell: Bell) -> None:
         self._url, self._pool, self._ledger, self._bell = url, pool, ledger, bell
         self._changed: set[str] = set()
-        self._has_changed = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tell())]
+        self._has_changed, self._is_lost, self._is_closed = asyncio.Event(), asyncio.Event(), False
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(cls, url: str, ledger_url: str, bell: Bell, *, is_restoring: bool = False) -> PostgresStore:
@@ -86,6 +86,7 @@ class PostgresStore:
                 # The ledger's first: another server may raise both in between.
                 ledger_mark, mark = await ledger.mark(), await store._mark()
                 refuse_a_backup(ledger_mark, mark, has_profiles=bool(await store.profiles("", 1)))
+            store._tasks = [asyncio.create_task(store._hear(await store._listen())), asyncio.create_task(store._tell())]
         except BaseException:
             await store.close()
             raise
@@ -122,10 +123,15 @@ class PostgresStore:
         mark = await self._pool.fetchval("UPDATE mark SET mark = greatest(mark, $1) + 1 RETURNING mark", ledger)
         await self._ledger.raise_mark(mark)
 
+    async def wipe(self, after_s: int) -> None:
+        """Let PostgreSQL reuse the space of what was erased; when it overwrites that is its own affair."""
+        await self._pool.execute("VACUUM rows", timeout=600)
+
     async def close(self) -> None:
         """Finish what was asked and close the connections."""
-        for task in self._tasks:
-            task.cancel()
+        self._is_closed = True
+        self._is_lost.set()
+        self._has_changed.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pool.close()
         await self._ledger.close()
@@ -166,7 +172,7 @@ class PostgresStore:
 
     async def _tell(self) -> None:
         """Tell every process which profiles have changed, as many at once as there are."""
-        while True:
+        while not self._is_closed:
             await self._has_changed.wait()
             self._has_changed.clear()
             await asyncio.sleep(TELL_EVERY_S)
@@ -176,22 +182,27 @@ class PostgresStore:
             except _FAILURES:
                 await asyncio.sleep(1)
 
-    async def _hear(self) -> None:
-        """Ring for what any process has changed; after a lost connection for everybody, as something may have been."""
+    async def _listen(self) -> Any:
+        """Return a connection that rings for what any process has changed."""
+        connection = await asyncpg.connect(self._url)
+        connection.add_termination_listener(lambda _: self._is_lost.set())
+        await connection.add_listener(CHANNEL, lambda _c, _p, _n, profile: self._bell.ring(str(profile)))
+        return connection
+
+    async def _hear(self, connection: Any) -> None:
+        """Listen anew when the connection is lost, and then ring for everybody: something may have changed."""
         while True:
+            await self._is_lost.wait()
+            if self._is_closed:
+                await connection.close(timeout=2)
+                return
+            self._is_lost.clear()
             try:
-                connection = await asyncpg.connect(self._url)
-                lost = asyncio.Event()
-                connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                await connection.add_listener(CHANNEL, lambda _c, _p, _n, profile: self._bell.ring(str(profile)))
+                connection = await self._listen()
                 self._bell.ring_all()
-                try:
-                    await lost.wait()
-                finally:
-                    await connection.close(timeout=2)
             except _FAILURES:
-                pass
-            await asyncio.sleep(1)
+                await asyncio.sleep(1)
+                self._is_lost.set()
 
 
 async def _locked(connection: Any, profile: str) -> tuple[int | None, Profile | None]:

@@ -1,12 +1,13 @@
 """Profiles in one SQLite file: the embedded store, for one server process.
 
 One connection in one thread writes and reads, so no two checkpoint at once (SQLite before 3.51.3 can damage a WAL
-file then: https://sqlite.org/wal.html, "WAL-reset bug"). Where something was erased, the write-ahead log is emptied
-before the answer, so that the bytes are gone from both files.
+file then: https://sqlite.org/wal.html, "WAL-reset bug"). What is erased is overwritten (``secure_delete``) and the log
+emptied before the answer; pieces that this may leave go with ``wipe``.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -35,9 +36,10 @@ from xrec_server.rows import (
 )
 from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.sqlite_ledger import SqliteLedger
-from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
+from xrec_server.store import Decided, Loaded, Need, is_erasure, ledger_lines, refuse_a_backup, whole_ledger
 from xrec_server.writer import Writer
 
+_log = logging.getLogger("xrec_server")
 T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -52,6 +54,8 @@ _PUT_ROW = f"""INSERT INTO rows (profile, {ROW}) VALUES ({"?, " * 11}?) ON CONFL
     device = excluded.device, dseq = excluded.dseq, order_ms = excluded.order_ms, received_ms = excluded.received_ms,
     body = excluded.body"""
 _PURGE = "DELETE FROM rows WHERE profile = ? AND kind NOT IN ('consent', 'erase')"
+_ERASED = "UPDATE mark SET erased_s = CAST(strftime('%s', 'now') AS INTEGER) WHERE erased_s = 0"
+_IS_DUE = "SELECT erased_s > 0 AND CAST(strftime('%s', 'now') AS INTEGER) - erased_s >= ? FROM mark"
 _DROP = "DELETE FROM rows WHERE profile = ? AND kind = ? AND id = ?"
 _PUT_HISTORY = "INSERT INTO history (profile, received_ms, device, dseq, purpose, body) VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -64,7 +68,7 @@ class SqliteStore:
     ) -> None:
         self._bell = bell
         self._changed: set[str] = set()
-        self._must_truncate = False
+        self._must_truncate = self._must_vacuum = False
         with ExitStack() as opened:
             if not opened.enter_context(try_lock(path.with_name(f"{path.name}.lock"))):
                 raise ServerError("server.database_in_use", f"another server has {path.name} open: stop that one first")
@@ -94,6 +98,14 @@ class SqliteStore:
         mark = await self._run(self._raise_mark)
         await self._run(partial(self._ledger.raise_mark, mark))
 
+    async def wipe(self, after_s: int) -> None:
+        """Write the file anew where the first erasure since the last time was ``after_s`` seconds ago.
+
+        It takes as long as a copy of the file, and meanwhile requests wait. Without it pieces of what was erased may
+        be left in the free space of pages: SQLite moves rows within a page and does not clear where they were.
+        """
+        await self._run(partial(self._ask_to_wipe, after_s))
+
     async def close(self) -> None:
         """Finish what was asked and close the files."""
         self._writer.close()
@@ -116,10 +128,22 @@ class SqliteStore:
         """Commit the ledger, then the database; empty the log where something was erased."""
         self._ledger.commit()
         self._connection.execute("COMMIT")
-        if self._must_truncate:
-            (is_busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._must_truncate = bool(is_busy)
+        self._tidy()
         return partial(_ring, self._bell, self._changed)
+
+    def _tidy(self) -> None:
+        """Write the file anew where that is asked, and empty the log; what fails is tried again by the next group."""
+        try:
+            if self._must_vacuum:
+                self._connection.execute("VACUUM")
+                self._connection.execute("UPDATE mark SET erased_s = 0")
+                self._must_vacuum, self._must_truncate = False, True
+            if self._must_truncate:
+                (is_busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._must_truncate = bool(is_busy)
+        except sqlite3.Error as error:
+            # The group is committed: it must be answered.
+            _log.error("tidying failed", extra={"fields": {"error": str(error)}})
 
     def rollback(self) -> None:
         """Undo the group in both files."""
@@ -130,6 +154,10 @@ class SqliteStore:
     def _mark(self) -> int:
         (mark,) = self._connection.execute("SELECT mark FROM mark").fetchone()
         return int(mark)
+
+    def _ask_to_wipe(self, after_s: int) -> None:
+        (is_due,) = self._connection.execute(_IS_DUE, (after_s,)).fetchone()
+        self._must_vacuum |= bool(is_due)
 
     def _raise_mark(self) -> int:
         mark = max(self._mark(), self._ledger.mark()) + 1
@@ -152,6 +180,8 @@ class SqliteStore:
             if lines:
                 self._ledger.put(profile, lines)
             self._write(number, profile, loaded, decided.writes)
+            if is_erasure(decided):
+                self._connection.execute(_ERASED)
         return decided.answer
 
     def _next_number(self) -> int:

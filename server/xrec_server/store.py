@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from xrec_sdk.sync import Key, Row
 from xrec_sdk.sync_server import LASTING, Device, History, Ledger, Profile, Writes
@@ -91,6 +91,15 @@ def whole_ledger(ledger: Ledger) -> LedgerLines:
     return LedgerLines(*place, (*ledger.erasures, *ledger.consents), ledger.removed)
 
 
+def is_erasure(decided: Decided[Any]) -> bool:
+    """Return whether the user erased something; what the retention takes is no erasure."""
+    writes = decided.writes
+    if writes is None:
+        return False
+    is_asked = writes.device is not None or decided.ledger is not None
+    return writes.purge_below_epoch is not None or (is_asked and bool(writes.drop))
+
+
 def refuse_a_backup(ledger_mark: int, database_mark: int, *, has_profiles: bool) -> None:
     """Raise ServerError where the marks say that the database is a backup's, or that the ledger is lost."""
     if database_mark < ledger_mark:
@@ -118,6 +127,9 @@ class Store(Protocol):
 
     async def mark(self) -> None:
         """Raise the mark in the database, then in the ledger, so that an older backup is known for one."""
+
+    async def wipe(self, after_s: int) -> None:
+        """Remove what erasures of ``after_s`` seconds ago and more may have left in the files, where a store can."""
 
     async def close(self) -> None:
         """Finish what was asked and close the files."""

@@ -11,6 +11,7 @@ from xrec_server.service import Service
 
 _log = logging.getLogger("xrec_server")
 PROFILES_AT_ONCE = 100
+WIPE_AFTER_S = 86_400
 
 
 async def compact_all(service: Service, metrics: Metrics | None = None) -> int:
@@ -37,11 +38,12 @@ async def restore_all(service: Service) -> int:
 
 
 async def keep_up(service: Service, metrics: Metrics, every_s: int) -> None:
-    """Raise the mark and apply the retention at once and every ``every_s`` seconds, until cancelled."""
+    """Raise the mark, apply the retention and wipe, at once and every ``every_s`` seconds, until cancelled."""
     while True:
         try:
             await service.store.mark()
             gone = await compact_all(service, metrics)
+            await service.store.wipe(WIPE_AFTER_S)
             _log.info("retention", extra={"fields": {"gone": gone}})
         except Refused as refused:
             _log.error("retention failed", extra={"fields": {"code": refused.code}})

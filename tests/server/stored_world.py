@@ -48,6 +48,9 @@ class Seen:
     async def mark(self) -> None:
         await self.store.mark()
 
+    async def wipe(self, after_s: int) -> None:
+        await self.store.wipe(after_s)
+
     async def close(self) -> None:
         await self.store.close()
 
@@ -78,6 +81,7 @@ class StoredRules:
 
     def close(self) -> None:
         self.loop.run_until_complete(self.service.store.close())
+        self.loop.run_until_complete(asyncio.sleep(0))  # Transports close in the loop's next turn.
 
     def server(self, *backup: Any) -> View:
         """Stand for the simulator's Server: a view of what there is or, given its parts, a backup of it."""

@@ -55,5 +55,6 @@ CREATE TRIGGER history_is_not_changed BEFORE UPDATE ON history BEGIN
     SELECT RAISE(ABORT, 'the history of consent is append-only');
 END;
 -- How far the ledger may have got: a database whose mark is behind the ledger's was restored from a backup.
-CREATE TABLE mark (mark INTEGER NOT NULL);
-INSERT INTO mark VALUES (0);
+-- erased_s is when the first erasure was since the file was written anew (Unix seconds), 0 for none.
+CREATE TABLE mark (mark INTEGER NOT NULL, erased_s INTEGER NOT NULL);
+INSERT INTO mark VALUES (0, 0);
