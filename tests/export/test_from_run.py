@@ -15,6 +15,6 @@ def test_a_trained_run_becomes_a_bundle_within_tolerance(trained: Path, tmp_path
     pem, public = generate_key()
     model, cases = load(trained, case_limit=30)
     release = Release("shop", 1, "2026-01-02T03:04:05Z", pem)
-    measured = build_bundle(model, cases, tmp_path / "shop.xrec", release=release, tolerance=Tolerance(0.95, 0.05))
-    assert measured.cases == len(cases) and 1 <= len(cases) <= 30
+    made = build_bundle(model, cases, tmp_path / "shop.xrec", release=release, tolerance=Tolerance(0.95, 0.05))
+    assert made.parity.cases == len(cases) and 1 <= len(cases) <= 30
     assert verify_bundle(tmp_path / "shop.xrec", public)["golden_cases"]
