@@ -259,7 +259,7 @@ def main() -> None:
             raise SystemExit(f"the answers differ: overlap {np.mean(agree):.3f}")
         print(f"machine: {machine()}")
         print(f"{arguments.items:,} items x {arguments.width}, history {arguments.history}, k {K}, one thread")
-        print(f"overlap with naive {np.mean(agree):.4f}; with torch float {measured.overlap:.4f}")
+        print(f"overlap with naive {np.mean(agree):.4f}; with torch float {measured.parity.overlap:.4f}")
         bursts = [*ways, *bounds(bundle.table)]
         report("in bursts (warm caches)", in_bursts(bursts, cases, arguments.rounds // 8))
         report("turn by turn (each after the naive one's data)", turn_by_turn(ways, cases, arguments.rounds))
