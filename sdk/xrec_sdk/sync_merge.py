@@ -1,4 +1,4 @@
-"""How values of the profile are joined, in any order and any number of times: clocks, registers, digests, erasures."""
+"""How values of the profile are joined, in any order and any number of times: clocks, registers, digests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from xrec_sdk.sync import ZERO, Hlc, Op, Row
-from xrec_sdk.sync_body import MAX_COUNTER, consent_said, register_said
-from xrec_sdk.sync_body import Criteria as Criteria
-from xrec_sdk.sync_body import compact_json as compact_json
-from xrec_sdk.sync_body import criteria as criteria
-from xrec_sdk.sync_body import takes as takes
+from xrec_sdk.sync_body import MAX_COUNTER, compact_json, consent_said, register_said
 
 DIGEST_MODULUS = 1 << 256
 
