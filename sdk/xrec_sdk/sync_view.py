@@ -20,7 +20,6 @@ from xrec_sdk.sync import LIMITS, Changes, Key, Limits, Op, Queued, Replica, Row
 from xrec_sdk.sync_body import Criteria, compact_json, criteria, takes
 from xrec_sdk.sync_merge import order_ms
 from xrec_sdk.sync_tables import (
-    OP,
     PUT_OP,
     UNSENT,
     Rows,
@@ -29,7 +28,7 @@ from xrec_sdk.sync_tables import (
     is_held,
     keep_dead,
     nop,
-    op_of,
+    put_op,
     put_standing,
     queued,
     replica,
@@ -71,21 +70,25 @@ def append_event(
     connection.execute(PUT_OP, (None, shed_first, *values))
     connection.execute("UPDATE state SET last_dseq = ?, hlc_ms = ?, hlc_counter = ?", (dseq, *hlc))
     if dseq - acked > limits.queue_ops:
-        _shed(connection, limits, now_ms)
+        _shed(connection, limits)
 
 
-def _shed(connection: Connection, limits: Limits, now_ms: int) -> None:
+def _shed(connection: Connection, limits: Limits) -> None:
+    """Make nops of the oldest views, then of the oldest events, that were never sent, as `sync_device` would."""
     spare = connection.execute(f"SELECT count(*) FROM queue WHERE {UNSENT}").fetchone()[0] - limits.queue_ops
     if spare <= 0:
         return
     now = standing(connection)
-    victims: list[Queued] = []
+    victims: list[tuple[int, str]] = []
     for shed_first in (2, 1):
-        where = f"{UNSENT} AND shed_first = ? AND dseq > ? ORDER BY dseq LIMIT ?"
-        found = connection.execute(f"SELECT {OP} FROM queue WHERE {where}", (shed_first, now.sent, spare)).fetchall()
-        victims += [Queued(op_of(row)) for row in found[: spare - len(victims)]]
-    nops = tuple(replace(one, op=nop(one.op.dseq)) for one in victims)
-    commit(connection, Changes(replace(now, shed=now.shed + len(victims)), put_queue=nops), now_ms)
+        oldest = f"SELECT dseq, id FROM queue WHERE {UNSENT} AND shed_first = ? AND dseq > ? ORDER BY dseq LIMIT ?"
+        victims += connection.execute(oldest, (shed_first, now.sent, spare - len(victims))).fetchall()
+    for dseq, id in victims:
+        put_op(connection, Queued(nop(dseq)))
+        if not is_held(connection, Key("event", id)):
+            connection.execute("DELETE FROM events WHERE id = ? AND NOT is_local", (id,))
+    put_standing(connection, replace(now, shed=now.shed + len(victims)))
+    connection.execute("UPDATE state SET erasures = erasures + 1")
 
 
 def set_consent(connection: Connection, purpose: str, granted: bool, policy: str, now_ms: int) -> None:
