@@ -18,6 +18,7 @@ from pathlib import Path
 
 from xrec_sdk.profile import Profile
 from xrec_sdk.store_encrypted import EncryptedEngine
+from xrec_sdk.sync import LIMITS
 
 WARM_UP, TURNS, EVENTS = 300, 2_000, 10_000
 NOW_MS = time.time_ns() // 1_000_000
@@ -53,6 +54,10 @@ def measure(folder: Path, name: str, **options: object) -> None:
     mark, events = profile.read()
     assert len(events) == WARM_UP + TURNS
     say(name, "read, nothing new", *cpu_us(lambda: profile.read(mark), TURNS))
+    if is_synced:
+        while count < LIMITS.queue_ops + 10:
+            record()
+        say(name, f"record, {LIMITS.queue_ops:,} ops unsent", *cpu_us(record, 200))
     if not is_synced and options.get("durability") != "power":
         while count < EVENTS:
             record()
