@@ -19,7 +19,7 @@ from xrec_sdk.errors import ProfileError, XrecError
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.profile import Profile
 from xrec_sdk.store import IN_MEMORY
-from xrec_sdk.sync import VERSION, Changes, ChangesRequest, Push, RegisterRequest, Replica, Standing
+from xrec_sdk.sync import LIMITS, VERSION, Changes, ChangesRequest, Push, RegisterRequest, Replica, Standing
 from xrec_sdk.sync_http import UNAUTHORISED, UNREACHABLE, AskError, Connection, TokenProvider, check_url
 from xrec_sdk.sync_json import read_page, read_push_answer, read_registered, write, write_query
 from xrec_sdk.sync_store import SyncStore
@@ -173,7 +173,8 @@ class SyncClient:
             self._woken.clear()
             return
         now_ms = self._profile.clock_ms()
-        if self._store.change(lambda replica: rules.lease_ended(replica, now_ms)) or standing.must_register:
+        if standing.device and now_ms - standing.contact_local_ms > LIMITS.lease_ms:
+            self._store.change(lambda replica: rules.lease_ended(replica, now_ms))
             standing = self._store.standing()
         if standing.must_register or not standing.device:
             self._register(standing)

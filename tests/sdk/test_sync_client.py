@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from xrec_sdk import Recommender, UsageError, XrecError
 from xrec_sdk.profile import Profile
+from xrec_sdk.sync import LIMITS
 from xrec_sdk.sync_client import SyncClient, Timing
 from xrec_sdk.sync_http import Connection, check_url
 from xrec_sdk.sync_store import SyncStore
@@ -102,6 +103,23 @@ def test_words_of_another_process_are_sent_too(join, tmp_path):
     code = "import sys, xrec_sdk as x; x.Profile(sys.argv[1]).record('view', 'elsewhere', 'phone', int(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "phone.db"), str(NOW_MS)], check=True)
     until(lambda: items(pc) == ["elsewhere"])
+
+
+def test_a_device_that_was_away_for_a_lease_gives_up_what_it_held_and_registers_anew(join, server, tmp_path):
+    client, phone = join("phone", "away")
+    phone.record("view", "old", "phone", NOW_MS)
+    until(lambda: client.status().queued == 0 and client.status().state == "up_to_date")
+    was = SyncStore(phone).standing().device
+    client.close()
+    later = LIMITS.lease_ms + 60_000
+    away = Profile(tmp_path / "phone.db", clock_ms=lambda: time.time_ns() // 1_000_000 + later)
+    away.record("view", "unsent", "phone", NOW_MS)
+    again = SyncClient(away, server[0], lambda: token(server[1], "away"), timing=QUICK)
+    until(lambda: SyncStore(away).standing().device not in ("", was) and again.status().state == "up_to_date")
+    until(lambda: items(away) == ["old"])  # the server still has it; what was never checked is gone
+    assert again.status().dead == 1
+    again.close()
+    away.close()
 
 
 def test_close_returns_within_a_second_in_a_long_poll(join):
