@@ -24,9 +24,10 @@ def doctor(profile: Profile) -> list[Finding]:
     store = profile.store
     checks = ("integrity_check", "journal_mode", "secure_delete")
     found = store.read(lambda connection: {name: _ask(connection, name) for name in checks})
+    integrity = found["integrity_check"]
     return [
         _wal_reset(store.engine.name, store.engine.version),
-        Finding("integrity", found["integrity_check"] == "ok", f"SQLite's integrity_check says {found['integrity_check']!r}"),
+        Finding("integrity", integrity == "ok", f"SQLite's integrity_check says {integrity!r}"),
         Finding(
             "log", found["journal_mode"] in ("wal", "memory"), f"the journal is {found['journal_mode']!r}; expected wal"
         ),

@@ -19,7 +19,18 @@ from xrec_sdk.errors import ProfileError, XrecError
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.profile import Profile
 from xrec_sdk.store import IN_MEMORY
-from xrec_sdk.sync import LIMITS, VERSION, Changes, ChangesRequest, Push, RegisterRequest, Replica, Standing
+from xrec_sdk.sync import (
+    LIMITS,
+    MALFORMED,
+    TOO_LARGE,
+    VERSION,
+    Changes,
+    ChangesRequest,
+    Push,
+    RegisterRequest,
+    Replica,
+    Standing,
+)
 from xrec_sdk.sync_http import UNAUTHORISED, UNREACHABLE, AskError, Connection, TokenProvider, check_url
 from xrec_sdk.sync_json import read_page, read_push_answer, read_registered, write, write_query
 from xrec_sdk.sync_store import SyncStore
@@ -221,9 +232,10 @@ class SyncClient:
         try:
             answer = read_push_answer(self._telling.ask("POST", f"{PROFILE_PATH}/push", write(push)))
         except AskError as refused:
-            if refused.status not in (400, 413):
-                raise
-            self._apply(standing, lambda replica: rules.refused(replica, push))
+            # A bare status may be a proxy's. Its bound on bytes is met by less; nothing is given up on its word.
+            is_ours = refused.code in (TOO_LARGE, MALFORMED)
+            if is_ours or (refused.status == 413 and len(push.ops) > 1):
+                self._apply(standing, lambda replica: rules.refused(replica, push))
             raise
         self._apply(standing, lambda replica: rules.pushed(replica, push, answer, self._profile.clock_ms()))
         now = self._store.standing()

@@ -209,6 +209,23 @@ def test_a_server_that_misbehaves_is_asked_again_later_and_named_in_the_status(r
     profile.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "is_given_up"),
+    [(400, b"<html>", False), (413, b"<html>", False), (400, b'{"code":"sync.malformed"}', True)],
+)
+def test_only_on_the_server_s_own_word_is_an_operation_given_up(join, status, body, is_given_up):
+    client, phone = join("phone", f"proxied-{status}-{is_given_up}")
+    until(lambda: client.status().state == "up_to_date" and client.status().queued == 0)
+    client.close()
+    phone.record("view", "said", "phone", NOW_MS)
+    with answering(says(status, body)) as (url, asked):
+        other = SyncClient(phone, url, lambda: "a-token", timing=QUICK)
+        until(lambda: sum(path.endswith("/push") for path, *_ in asked) >= 4)
+        assert other.status().dead == is_given_up
+        other.close()
+    assert items(phone) == ["said"] or is_given_up
+
+
 def test_retry_after_is_obeyed():
     profile = Profile(":memory:")
     profile.set_consent("sync", True)
