@@ -1,6 +1,6 @@
 """How much the profile server takes: pushes of 20 events from a client in another process, and idle long polls.
 
-    python benchmarks/server_load.py [--database URL --ledger URL] [--seconds 10] [--out benchmarks/results/server_load.txt]
+    python benchmarks/server_load.py [--database URL --ledger URL] [--out FILE]
 
 The client is asyncio over plain sockets, with every push made before the clock starts; it checks each answer, and that
 the server holds every event that was acknowledged. Both share the cores of one machine.
