@@ -8,7 +8,7 @@ export default defineConfig([
     entry: { browser: "src/browser.ts", node: "src/node.ts", core: "src/core.ts", indexeddb: "src/profileIndexedDb.ts" },
     format: ["esm", "cjs"],
     dts: true,
-    deps: { neverBundle: [/^onnxruntime-/, /^node:/], onlyBundle: ["@noble/ed25519", "@noble/hashes", "idb"] },
+    deps: { neverBundle: [/^onnxruntime-/, /^node:/], onlyBundle: ["@noble/ed25519", "@noble/hashes"] },
   },
   // What runs where no test framework does: in a browser, in node --jitless, and the benchmark.
   {

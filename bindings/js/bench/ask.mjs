@@ -17,6 +17,7 @@ export async function measure(load, bundle, key, cases, rounds) {
   };
   const first = [];
   for (const one of cases) first.push((await graphs(one)).map(({ row }) => row));
+  await recommender.setConsent("personalise", true);
   for (const row of cases[0].history.rows) await recommender.record("purchase", `sku-${row}`, { device: "phone" });
   const view = ({ history }) => recommender.record("view", `sku-${history.rows[0]}`, { device: "phone" });
   const times = { graphs: [], recommend: [] };

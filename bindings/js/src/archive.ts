@@ -69,7 +69,7 @@ function readDirectory(zip: Uint8Array, view: DataView): Member[] {
     members.push(member.entry);
     place = member.next;
   }
-  if (place !== at + bytes) malformed("its directory holds more than it says");
+  if (place !== at + bytes) malformed("its directory is cut");
   return members;
 }
 

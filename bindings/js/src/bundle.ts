@@ -55,13 +55,12 @@ export interface Bundle {
 export function checkTrust({ trustedKeys = [], allowUnsigned = false }: TrustOptions): void {
   checkTrustedKeys(trustedKeys);
   if (!trustedKeys.length && !allowUnsigned) {
-    throw new UsageError("usage.trusted_keys", "pin at least one key in trustedKeys, or say allowUnsigned: true");
+    throw new UsageError("usage.trusted_keys", "pin a key in trustedKeys, or say allowUnsigned: true");
   }
 }
 
-/** Return the bundle of a source, checked. Throws BundleDamaged, BundleUntrusted, BundleUnsupported or UsageError. */
+/** Return the bundle of a source, checked; `trust` has passed checkTrust. Throws BundleError. */
 export async function openBundle(source: Source, trust: TrustOptions, crypto: Crypto): Promise<Bundle> {
-  checkTrust(trust);
   const names = await source.names();
   const manifestBytes = await readFirst(source, names, MANIFEST, MAX_MANIFEST_BYTES, "bundle.manifest_size");
   const key = await checkSignature(source, names, manifestBytes, trust, crypto);

@@ -6,6 +6,7 @@
 
 import { BundleDamaged } from "./errors";
 import { checkOffsets, HEADER_BYTES, readHeader, words } from "./idTable";
+import { isObject } from "./manifest";
 import { decodeUtf8 } from "./utf8";
 
 const MAX_CATEGORIES = 1_000_000;
@@ -45,10 +46,7 @@ export class Catalog {
     } catch {
       fail(`the entry of row ${row} is not JSON`);
     }
-    if (typeof entry !== "object" || entry === null || Array.isArray(entry)) {
-      fail(`the entry of row ${row} is not a JSON object`);
-    }
-    return entry as Entry;
+    return isObject(entry) ? entry : fail(`the entry of row ${row} is not a JSON object`);
   }
 
   private string(position: number): string {

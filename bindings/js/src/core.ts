@@ -16,8 +16,8 @@ const host: Host<BundleLocation> = {
   crypto: platformCrypto(async () => (await import("./pureCrypto")).pureCrypto),
   createSession: createCoreSession,
   openSource: webSource,
-  async openProfile(name) {
-    throw new ProfileError("profile.unavailable", `core has no place for ${JSON.stringify(name)}: pass a ProfileStore`);
+  async openProfile() {
+    throw new ProfileError("profile.unavailable", "pass core a ProfileStore");
   },
 };
 

@@ -44,17 +44,15 @@ export function lastOfEach<T extends { readonly row: number }>(events: readonly 
   return events.filter((event, place) => lastPlace.get(event.row) === place);
 }
 
-/** Encode one user's known events, oldest first, and keep the last `maxHistory`. */
+/** Encode the known events of one user that count, oldest first, and keep the last `maxHistory`. */
 export function encodeHistory(events: readonly Coded[], vocabulary: Vocabulary): History {
-  const counted = vocabulary.distinctItems ? lastOfEach(events) : events;
-  const gaps = counted.map((event, place) => gapCode(event.atMs, counted[place - 1]?.atMs, vocabulary.gapEdgesMs));
-  const first = Math.max(0, counted.length - vocabulary.maxHistory);
-  const kept = counted.slice(first);
+  const gaps = events.map((event, place) => gapCode(event.atMs, events[place - 1]?.atMs, vocabulary.gapEdgesMs));
+  const kept = events.slice(-vocabulary.maxHistory);
   return {
     rows: Int32Array.from(kept, (event) => event.row),
     events: Int32Array.from(kept, (event) => event.event),
     devices: Int32Array.from(kept, (event) => event.device),
-    gaps: Int32Array.from(gaps.slice(first)),
+    gaps: Int32Array.from(gaps.slice(-vocabulary.maxHistory)),
   };
 }
 

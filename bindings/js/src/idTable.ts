@@ -35,12 +35,10 @@ export function words(bytes: Uint8Array, offset: number, count: number): Uint32A
 
 /** Throw unless the offsets begin at 0, never fall, end with the text and cut it between characters of UTF-8. */
 export function checkOffsets(offsets: Uint32Array, text: Uint8Array, fail: (message: string) => never): void {
-  let isAscending = offsets[0] === 0 && offsets[offsets.length - 1] === text.length;
-  for (let place = 1; place < offsets.length; place++) isAscending &&= offsets[place - 1] <= offsets[place];
-  if (!isAscending) fail(`the text offsets do not fit the ${text.length} bytes of text`);
-  if (offsets.some((offset) => offset < text.length && (text[offset] & 0xc0) === 0x80)) {
-    fail("a text offset falls inside a character");
-  }
+  let isRight = offsets[0] === 0 && offsets[offsets.length - 1] === text.length;
+  for (let place = 1; place < offsets.length; place++) isRight &&= offsets[place - 1] <= offsets[place];
+  isRight &&= offsets.every((offset) => offset === text.length || (text[offset] & 0xc0) !== 0x80);
+  if (!isRight) fail(`the offsets do not cut the ${text.length} bytes of text between characters`);
   try {
     decodeUtf8(text);
   } catch {
@@ -100,12 +98,10 @@ export class IdTable {
     const isNamed = new Uint8Array(this.count + 1);
     let used = 0;
     for (const entry of this.slots) {
-      if (entry === 0) continue;
-      if (entry > this.count || isNamed[entry]) fail("the slots do not name each row once");
-      isNamed[entry] = 1;
-      used++;
+      if (entry) used++;
+      isNamed[entry] = 1; // one beyond the end is not kept
     }
-    if (used !== this.count) fail("the slots do not name each row once");
+    if (used !== this.count || !isNamed.subarray(1).every(Boolean)) fail("the slots do not name each row once");
   }
 }
 

@@ -156,7 +156,8 @@ function heldKeys(value: unknown): number {
   return count;
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
+/** Return whether a value of JSON is an object. */
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
@@ -181,60 +182,49 @@ class Fields {
   }
 
   child(key: string): Fields {
-    const value = this.has(key) ? this.values[key] : null;
-    return isObject(value) ? new Fields(value, `${this.path}.${key}`) : fail(`${this.path}.${key} must be an object`);
+    return new Fields(this.read(key, isObject, "an object"), `${this.path}.${key}`);
   }
 
   integer(key: string, low: number, high: number): number {
-    const value = this.values[key];
-    if (!isInteger(value, low, high)) fail(`${this.path}.${key} must be an integer from ${low} to ${high}`);
-    return value;
+    const isRight = (value: unknown): value is number => isInteger(value, low, high);
+    return this.read(key, isRight, `an integer from ${low} to ${high}`);
   }
 
   number(key: string): number {
-    const value = this.values[key];
-    if (typeof value !== "number" || !(Math.abs(value) <= 1e6)) {
-      fail(`${this.path}.${key} must be a number of at most a million`);
-    }
-    return value;
+    const isRight = (value: unknown): value is number => typeof value === "number" && Math.abs(value) <= 1e6;
+    return this.read(key, isRight, "a number of at most a million");
   }
 
   boolean(key: string): boolean {
-    const value = this.values[key];
-    return typeof value === "boolean" ? value : fail(`${this.path}.${key} must be true or false`);
+    return this.read(key, (value) => typeof value === "boolean", "true or false");
   }
 
-  text(key: string, pattern?: RegExp): string {
-    const value = this.values[key];
-    if (!isName(value) || (pattern && !pattern.test(value))) {
-      fail(`${this.path}.${key} must be a short text${pattern ? ` like ${pattern.source}` : ""}`);
-    }
-    return value;
+  text(key: string, pattern = /./s): string {
+    const isRight = (value: unknown): value is string => isName(value) && pattern.test(value);
+    return this.read(key, isRight, `a short text that matches ${pattern.source}`);
   }
 
   names(key: string): readonly string[] {
-    const value = this.values[key];
-    if (!Array.isArray(value) || value.length > MAX_NAMES) {
-      fail(`${this.path}.${key} must be a list of at most ${MAX_NAMES} names`);
-    }
-    if (!value.every(isName) || new Set(value).size !== value.length) {
-      fail(`${this.path}.${key} must hold distinct short texts`);
-    }
-    return value;
+    const isRight = (value: unknown): value is string[] =>
+      Array.isArray(value) && value.length <= MAX_NAMES && value.every(isName) && new Set(value).size === value.length;
+    return this.read(key, isRight, `a list of at most ${MAX_NAMES} distinct short texts`);
+  }
+
+  private read<T>(key: string, isRight: (value: unknown) => value is T, expected: string): T {
+    const value = this.has(key) ? this.values[key] : undefined;
+    return isRight(value) ? value : fail(`${this.path}.${key} must be ${expected}`);
   }
 }
 
 function isInteger(value: unknown, low: number, high: number): value is number {
-  return typeof value === "number" && Number.isInteger(value) && low <= value && value <= high;
+  return Number.isInteger(value) && low <= (value as number) && (value as number) <= high;
 }
 
 function readVocabulary(fields: Fields): Vocabulary {
-  const edges = fields.values.gap_edges_ms;
-  if (!Array.isArray(edges) || edges.length < 1 || edges.length > MAX_NAMES) {
-    fail("vocabulary.gap_edges_ms must be a list of times");
-  }
-  if (!edges.every((edge, place) => isInteger(edge, (place ? edges[place - 1] : 0) + 1, MAX_TIME_MS))) {
-    fail("vocabulary.gap_edges_ms must be positive and ascending");
+  const edges = fields.values.gap_edges_ms as number[];
+  const isAfter = (edge: unknown, place: number) => isInteger(edge, (place ? edges[place - 1] : 0) + 1, MAX_TIME_MS);
+  if (!Array.isArray(edges) || !edges.length || edges.length > MAX_NAMES || !edges.every(isAfter)) {
+    fail(`vocabulary.gap_edges_ms must be a list of at most ${MAX_NAMES} times, positive and ascending`);
   }
   const events = fields.names("events");
   if (!events.length) fail("vocabulary.events is empty");
@@ -275,7 +265,7 @@ function readFiles(fields: Fields): Map<string, FileRecord> {
   const records = new Map<string, FileRecord>();
   for (const name of names) {
     if (!FILE_NAME.test(name) || name.length > 64 || name === "manifest.json" || name === "manifest.sig") {
-      fail(`files: ${JSON.stringify(name)} is not the name of a file of a bundle`);
+      fail(`files: ${JSON.stringify(name)} is no file name`);
     }
     const record = fields.child(name);
     records.set(name, { sha256: record.text("sha256", SHA256), bytes: record.integer("bytes", 0, MAX_FILE_BYTES) });
@@ -295,7 +285,7 @@ function readItems(
     const offset = said.integer("offset", 0, MAX_FILE_BYTES);
     if (said.integer("bytes", 0, MAX_FILE_BYTES) !== bytes) fail(`items.${name}.bytes must be ${bytes}`);
     if (offset % SECTION_ALIGNMENT || offset < end || offset + bytes > fileBytes) {
-      fail(`items.${name}.offset must be a multiple of ${SECTION_ALIGNMENT} after the section before, in the file`);
+      fail(`items.${name}.offset must be a multiple of ${SECTION_ALIGNMENT}, in the file, in order`);
     }
     end = offset + bytes;
     return { offset, bytes };

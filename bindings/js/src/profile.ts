@@ -1,14 +1,24 @@
-/** What is kept of the user on the device: a bounded set of events behind a small interface, here in memory. */
+/** What is kept of the user on the device: a bounded set of events and consents behind a small interface, here in memory. */
 
+import { checkText, checkWhole } from "./arguments";
 import { ProfileError, UsageError } from "./errors";
-import { hasLoneSurrogate } from "./utf8";
 
 /** How many events a profile keeps, where the app says nothing else. */
 export const MAX_EVENTS = 5000;
-const MAX_TEXT = 512;
 const MAX_AT_MS = 2 ** 53;
 // Shed this many events at once, so that a full profile does not delete at every write.
 const SHED = 64;
+
+/** What a user can consent to; docs/privacy.md says what each is. */
+export const PURPOSES = ["personalise", "sync", "train", "analytics"] as const;
+export type Purpose = (typeof PURPOSES)[number];
+
+/** What the user said to a purpose; `policy` names the text that they saw. */
+export interface Consent {
+  readonly purpose: Purpose;
+  readonly granted: boolean;
+  readonly policy: string;
+}
 
 /** One thing that the user did. */
 export interface Event {
@@ -32,13 +42,26 @@ export interface EventRecord {
   readonly recommendation_id: string | null;
 }
 
-/** Where the events of one user are kept; an app may bring its own. Failures are ProfileErrors. */
+/** All that is kept of a user. */
+export interface Kept {
+  /** By time and then by id, oldest first. */
+  readonly events: readonly Event[];
+  /** The last one of each purpose of which something was said. */
+  readonly consents: readonly Consent[];
+}
+
+/** Where what is kept of one user is; an app may bring its own. Failures are ProfileErrors. */
 export interface ProfileStore {
-  /** Keep an event; it is durable, as far as the store can, once this resolves. */
+  /**
+   * Keep an event; it is durable, as far as the store can, once this resolves. Throws ProfileError `profile.no_consent`,
+   * and keeps nothing, unless the consent to `personalise` stands.
+   */
   add(event: Event): Promise<void>;
-  /** Return every event by time and then by id, oldest first: the same array as long as nothing has changed. */
-  events(): Promise<readonly Event[]>;
-  /** Erase every event and return how many there were. */
+  /** Keep what was said to a purpose in the place of what was said before; durable as an event is. */
+  setConsent(consent: Consent): Promise<void>;
+  /** Return what is kept, whatever was consented to: the same object as long as nothing has changed. */
+  read(): Promise<Kept>;
+  /** Erase every event and return how many there were; the consents stay. */
   forget(): Promise<number>;
   /** Let go of the store; later calls throw ProfileError `profile.closed`. */
   close(): Promise<void>;
@@ -46,31 +69,37 @@ export interface ProfileStore {
 
 /** A profile that ends with the program. */
 export class MemoryProfile implements ProfileStore {
-  private kept: readonly Event[] = [];
-  private isClosed = false;
+  private kept: Kept | null = { events: [], consents: [] };
 
   constructor(private readonly maxEvents: number = MAX_EVENTS) {
-    checkMaxEvents(maxEvents);
+    checkWhole("max_events", maxEvents, 1);
   }
 
   async add(event: Event): Promise<void> {
-    this.kept = shed(insert(await this.events(), event), this.maxEvents);
+    this.kept = withEvent(this.open(), event, this.maxEvents);
   }
 
-  async events(): Promise<readonly Event[]> {
-    if (this.isClosed) throw closedError();
-    return this.kept;
+  async setConsent(consent: Consent): Promise<void> {
+    this.kept = withConsent(this.open(), consent);
+  }
+
+  async read(): Promise<Kept> {
+    return this.open();
   }
 
   async forget(): Promise<number> {
-    const count = (await this.events()).length;
-    this.kept = [];
-    return count;
+    const { events, consents } = this.open();
+    this.kept = { events: [], consents };
+    return events.length;
   }
 
   async close(): Promise<void> {
-    this.isClosed = true;
-    this.kept = [];
+    this.kept = null;
+  }
+
+  private open(): Kept {
+    if (!this.kept) throw closedError();
+    return this.kept;
   }
 }
 
@@ -79,11 +108,27 @@ export function closedError(): ProfileError {
   return new ProfileError("profile.closed", "the profile is closed; open it again");
 }
 
-/** Return the events, in order, with one more in its place. */
-export function insert(events: readonly Event[], event: Event): Event[] {
-  let place = events.length;
-  while (place > 0 && isBefore(event, events[place - 1])) place--;
-  return [...events.slice(0, place), event, ...events.slice(place)];
+/** Return what is kept with one more event in its place; throw ProfileError `profile.no_consent` as a store does. */
+export function withEvent({ events, consents }: Kept, event: Event, maxEvents: number): Kept {
+  checkConsented(consents);
+  return { events: shed([...events, event].sort(inTime), maxEvents), consents };
+}
+
+/** Return what is kept with the consent in the place of the one before. */
+export function withConsent({ events, consents }: Kept, consent: Consent): Kept {
+  return { events, consents: [...consents.filter(({ purpose }) => purpose !== consent.purpose), consent] };
+}
+
+/** Throw ProfileError `profile.no_consent` unless the consent to `personalise` stands. */
+export function checkConsented(consents: readonly Consent[]): void {
+  if (isGranted(consents, "personalise")) return;
+  const message = 'nothing was recorded: first ask, then setConsent("personalise", true)';
+  throw new ProfileError("profile.no_consent", message);
+}
+
+/** Return whether the consent to a purpose stands; not so before anything was said. */
+export function isGranted(consents: readonly Consent[], purpose: Purpose): boolean {
+  return consents.some((consent) => consent.purpose === purpose && consent.granted);
 }
 
 /** Return the newest events, where there are more than `maxEvents` somewhat fewer than that. */
@@ -92,9 +137,9 @@ export function shed(events: readonly Event[], maxEvents: number): readonly Even
   return spare <= 0 ? events : events.slice(spare + Math.min(SHED, Math.floor(maxEvents / 10)));
 }
 
-/** Return whether an event comes before another: by time, then by id. */
-export function isBefore(left: Event, right: Event): boolean {
-  return left.atMs !== right.atMs ? left.atMs < right.atMs : left.id < right.id;
+/** Order events by time, then by id. */
+export function inTime(left: Event, right: Event): number {
+  return left.atMs - right.atMs || (left.id < right.id ? -1 : 1);
 }
 
 /** Return an event as JSON. */
@@ -122,27 +167,23 @@ export function checkedEvent(event: Event): Event {
   checkText("item_id", event.itemId);
   checkText("device", event.device);
   if (event.recommendationId !== null) checkText("recommendation_id", event.recommendationId);
-  const { atMs, value } = event;
-  if (!Number.isInteger(atMs) || atMs < 0 || atMs > MAX_AT_MS) {
-    throw new UsageError("usage.at_ms", `atMs is ${String(atMs)}; expected UTC milliseconds as a whole number`);
-  }
+  checkWhole("at_ms", event.atMs, 0, MAX_AT_MS);
+  const { value } = event;
   if (value !== null && !Number.isFinite(value)) {
     throw new UsageError("usage.value", `value is ${String(value)}; expected a finite number or null`);
   }
   return event;
 }
 
-/** Throw UsageError unless the bound of a profile is a whole number from 1. */
-export function checkMaxEvents(maxEvents: number): void {
-  if (!Number.isInteger(maxEvents) || maxEvents < 1) {
-    throw new UsageError("usage.max_events", `maxEvents is ${String(maxEvents)}; expected a whole number from 1`);
+/** Return the consent; throw UsageError where a value can't be. */
+export function checkedConsent(consent: Consent): Consent {
+  const { purpose, granted, policy } = consent;
+  if (!PURPOSES.includes(purpose)) {
+    throw new UsageError("usage.purpose", `purpose is ${JSON.stringify(purpose)}; expected one of ${PURPOSES.join(", ")}`);
   }
-}
-
-function checkText(name: string, text: unknown): void {
-  const isRight = typeof text === "string" && text !== "" && [...text].length <= MAX_TEXT;
-  if (!isRight || text.includes("\0") || hasLoneSurrogate(text)) {
-    const message = `${name} is ${JSON.stringify(text)}; expected a text of 1 to ${MAX_TEXT} characters`;
-    throw new UsageError(`usage.${name}`, message);
+  if (typeof granted !== "boolean") {
+    throw new UsageError("usage.granted", `granted is ${JSON.stringify(granted)}; expected true or false`);
   }
+  if (policy !== "") checkText("policy", policy);
+  return consent;
 }

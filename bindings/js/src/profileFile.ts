@@ -1,31 +1,35 @@
 /**
- * A profile in a file (Node): a header, then one JSON event a line, appended and flushed. One process at a time.
+ * A profile in a file (Node): a header, then one JSON event or consent a line, appended and flushed. One process at a time.
  *
  * A line that a crash has cut is the last one, and is dropped when the file is opened again. The file is written anew,
- * beside itself, when twice the events that are kept have been appended.
+ * beside itself, when twice the events that are kept have been appended, and when it is of version 1, which knew no consent.
  */
 
 import { open, readFile, rename, type FileHandle } from "node:fs/promises";
 
+import { checkWhole } from "./arguments";
 import { ProfileError } from "./errors";
 import {
-  checkMaxEvents,
+  checkedConsent,
   closedError,
   fromRecord,
-  insert,
-  isBefore,
+  inTime,
   shed,
   toRecord,
+  withConsent,
+  withEvent,
+  type Consent,
   type Event,
   type EventRecord,
+  type Kept,
   type ProfileStore,
 } from "./profile";
 
 const FORMAT = "xrec-profile";
-const VERSION = 1;
+const VERSION = 2;
 const HEADER = `${JSON.stringify({ format: FORMAT, format_version: VERSION })}\n`;
 
-/** The events of one user in the file at a path. */
+/** What is kept of one user in the file at a path. */
 export class FileProfile implements ProfileStore {
   private lines = 0;
   private isTorn = false;
@@ -34,46 +38,41 @@ export class FileProfile implements ProfileStore {
   private constructor(
     private readonly path: string,
     private readonly maxEvents: number,
-    private kept: readonly Event[],
+    private kept: Kept,
     private file: FileHandle | null,
   ) {
-    this.lines = kept.length;
+    this.lines = countOf(kept);
   }
 
   /** Open the file, or make it. */
   static async open(path: string, maxEvents: number): Promise<FileProfile> {
-    checkMaxEvents(maxEvents);
+    checkWhole("max_events", maxEvents, 1);
     return orUnavailable(async () => {
-      const { events, isWhole } = parse(await readOrEmpty(path));
-      const kept = shed(events, maxEvents);
-      if (!isWhole || kept !== events) await rewrite(path, kept);
+      const { kept: found, isWhole } = parse(await readOrEmpty(path));
+      const kept = { ...found, events: shed(found.events, maxEvents) };
+      if (!isWhole || kept.events !== found.events) await rewrite(path, kept);
       return new FileProfile(path, maxEvents, kept, await open(path, "a", 0o600));
     });
   }
 
   add(event: Event): Promise<void> {
-    return this.inTurn(async () => {
-      // A line that could be written in part only must not run into the next one.
-      if (this.isTorn) await this.replace(this.kept);
-      this.isTorn = true;
-      await this.file!.appendFile(`${JSON.stringify(toRecord(event))}\n`);
-      await this.file!.datasync();
-      this.isTorn = false;
-      this.kept = shed(insert(this.kept, event), this.maxEvents);
-      if (++this.lines > 2 * this.maxEvents) await this.replace(this.kept);
-    });
+    return this.append(toRecord(event), (kept) => withEvent(kept, event, this.maxEvents));
   }
 
-  async events(): Promise<readonly Event[]> {
+  setConsent(consent: Consent): Promise<void> {
+    return this.append(consent, (kept) => withConsent(kept, consent));
+  }
+
+  async read(): Promise<Kept> {
     if (!this.file) throw closedError();
     return this.kept;
   }
 
   forget(): Promise<number> {
     return this.inTurn(async () => {
-      const count = this.kept.length;
-      await this.replace([]);
-      return count;
+      const { events, consents } = this.kept;
+      await this.replace({ events: [], consents });
+      return events.length;
     });
   }
 
@@ -87,7 +86,21 @@ export class FileProfile implements ProfileStore {
     return closed;
   }
 
-  /** One write after the other; what fails leaves the events as they were. */
+  private append(record: Consent | EventRecord, change: (kept: Kept) => Kept): Promise<void> {
+    return this.inTurn(async () => {
+      const kept = change(this.kept);
+      // A line that could be written in part only must not run into the next one.
+      if (this.isTorn) await this.replace(this.kept);
+      this.isTorn = true;
+      await this.file!.appendFile(lineOf(record));
+      await this.file!.datasync();
+      this.isTorn = false;
+      this.kept = kept;
+      if (++this.lines > 2 * this.maxEvents) await this.replace(kept);
+    });
+  }
+
+  /** One write after the other; what fails leaves what is kept as it was. */
   private inTurn<T>(write: (file: FileHandle) => Promise<T>): Promise<T> {
     const done = this.turn.then(() =>
       orUnavailable(async () => {
@@ -99,12 +112,12 @@ export class FileProfile implements ProfileStore {
     return done;
   }
 
-  private async replace(kept: readonly Event[]): Promise<void> {
+  private async replace(kept: Kept): Promise<void> {
     await rewrite(this.path, kept);
     const before = this.file;
     this.file = before && (await open(this.path, "a"));
     await before?.close();
-    [this.kept, this.lines, this.isTorn] = [kept, kept.length, false];
+    [this.kept, this.lines, this.isTorn] = [kept, countOf(kept), false];
   }
 }
 
@@ -115,26 +128,31 @@ async function readOrEmpty(path: string): Promise<string> {
   });
 }
 
-/** Return the events of a file; not whole, where it must be written anew before anything is appended. */
-function parse(text: string): { events: readonly Event[]; isWhole: boolean } {
-  if (text === "") return { events: [], isWhole: false };
+/** Return what a file keeps; not whole, where it must be written anew before anything is appended. */
+function parse(text: string): { kept: Kept; isWhole: boolean } {
+  let kept: Kept = { events: [], consents: [] };
+  if (text === "") return { kept, isWhole: false };
   const lines = text.split("\n");
   const cut = lines.pop();
-  checkHeader(lines.shift() ?? cut ?? "");
+  const version = versionOf(lines.shift() ?? cut ?? "");
   try {
-    const events = lines.map((line) => fromRecord(JSON.parse(line) as EventRecord));
-    return { events: events.sort((a, b) => (isBefore(a, b) ? -1 : 1)), isWhole: cut === "" };
+    const records = lines.map((line) => JSON.parse(line) as Consent | EventRecord);
+    for (const record of records) if ("purpose" in record) kept = withConsent(kept, checkedConsent(record));
+    const events = records.flatMap((record) => ("purpose" in record ? [] : [fromRecord(record)]));
+    kept = { ...kept, events: events.sort(inTime) };
   } catch (cause) {
     throw new ProfileError("profile.damaged", "the profile's file is damaged; delete it and start anew", { cause });
   }
+  return { kept, isWhole: cut === "" && version === VERSION };
 }
 
-function checkHeader(line: string): void {
+function versionOf(line: string): number {
   const { format, format_version: version } = headerOf(line);
   if (format !== FORMAT) throw new ProfileError("profile.not_a_profile", "the file is not a profile of xrec");
   if (typeof version !== "number" || version > VERSION) {
     throw new ProfileError("profile.newer", "a newer SDK wrote the profile; update the app");
   }
+  return version;
 }
 
 function headerOf(line: string): { format?: unknown; format_version?: unknown } {
@@ -145,11 +163,19 @@ function headerOf(line: string): { format?: unknown; format_version?: unknown } 
   }
 }
 
-async function rewrite(path: string, events: readonly Event[]): Promise<void> {
+function countOf({ events, consents }: Kept): number {
+  return events.length + consents.length;
+}
+
+function lineOf(record: Consent | EventRecord): string {
+  return `${JSON.stringify(record)}\n`;
+}
+
+async function rewrite(path: string, { events, consents }: Kept): Promise<void> {
   const part = `${path}.part`;
   const file = await open(part, "w", 0o600);
   try {
-    await file.writeFile(HEADER + events.map((event) => `${JSON.stringify(toRecord(event))}\n`).join(""));
+    await file.writeFile([HEADER, ...[...consents, ...events.map(toRecord)].map(lineOf)].join(""));
     await file.sync();
   } finally {
     await file.close();

@@ -1,70 +1,64 @@
 /** A profile in IndexedDB (browsers): one database a name, shared by the tabs of an origin. */
 
-import { openDB, type DBSchema, type IDBPDatabase } from "idb";
-
+import { checkWhole } from "./arguments";
 import { ProfileError } from "./errors";
-import { checkMaxEvents, closedError, shed, type Event, type ProfileStore } from "./profile";
+import { checkConsented, closedError, shed, type Consent, type Event, type Kept, type ProfileStore } from "./profile";
 
-const VERSION = 1;
+const VERSION = 2;
+const STORES = ["events", "consents", "changes"];
 
-interface Schema extends DBSchema {
-  events: { key: string; value: Event; indexes: { inTime: [number, string] } };
-  changes: { key: string; value: number };
-}
-
-/** The events of one user in the database of a name. */
+/** What is kept of one user in the database of a name. */
 export class IndexedDbProfile implements ProfileStore {
-  private last: { readonly change: number; readonly events: readonly Event[] } | null = null;
+  private last: { readonly change: number | undefined; readonly kept: Kept } | null = null;
   private isClosed = false;
 
   private constructor(
-    private readonly database: IDBPDatabase<Schema>,
+    private readonly database: IDBDatabase,
     private readonly maxEvents: number,
   ) {}
 
   /** Open the database, or make it. */
   static async open(name: string, maxEvents: number): Promise<IndexedDbProfile> {
-    checkMaxEvents(maxEvents);
-    const database = await orUnavailable(() =>
-      openDB<Schema>(name, VERSION, {
-        upgrade(fresh) {
-          fresh.createObjectStore("events", { keyPath: "id" }).createIndex("inTime", ["atMs", "id"]);
-          fresh.createObjectStore("changes");
-        },
-      }),
-    );
+    checkWhole("max_events", maxEvents, 1);
+    const database = await orUnavailable(async () => openDatabase(name));
     return new IndexedDbProfile(database, maxEvents);
   }
 
   add(event: Event): Promise<void> {
-    return this.write(async (events) => {
-      await events.add(event);
-      const spare = (await events.count()) > this.maxEvents;
-      if (!spare) return;
-      const all = await events.index("inTime").getAll();
+    return this.write(async (transaction) => {
+      const events = transaction.objectStore("events");
+      checkConsented(await answerOf<Consent[]>(transaction.objectStore("consents").getAll()));
+      await answerOf(events.add(event));
+      if ((await answerOf(events.count())) <= this.maxEvents) return;
+      const all = await answerOf<Event[]>(events.index("inTime").getAll());
       const kept = new Set(shed(all, this.maxEvents));
-      for (const old of all) if (!kept.has(old)) await events.delete(old.id);
+      for (const old of all) if (!kept.has(old)) events.delete(old.id);
     });
   }
 
-  async events(): Promise<readonly Event[]> {
+  setConsent(consent: Consent): Promise<void> {
+    return this.write(async (transaction) => void transaction.objectStore("consents").put(consent));
+  }
+
+  async read(): Promise<Kept> {
     this.checkOpen();
     return orUnavailable(async () => {
-      const transaction = this.database.transaction(["events", "changes"]);
-      const change = (await transaction.objectStore("changes").get("count")) ?? 0;
-      if (this.last?.change !== change) {
-        const events = await transaction.objectStore("events").index("inTime").getAll();
-        this.last = { change, events };
+      const transaction = this.database.transaction(STORES);
+      const change = await answerOf<number | undefined>(transaction.objectStore("changes").get("count"));
+      if (!this.last || this.last.change !== change) {
+        const events = await answerOf<Event[]>(transaction.objectStore("events").index("inTime").getAll());
+        const consents = await answerOf<Consent[]>(transaction.objectStore("consents").getAll());
+        this.last = { change, kept: { events, consents } };
       }
-      await transaction.done;
-      return this.last.events;
+      return this.last.kept;
     });
   }
 
   forget(): Promise<number> {
-    return this.write(async (events) => {
-      const count = await events.count();
-      await events.clear();
+    return this.write(async (transaction) => {
+      const events = transaction.objectStore("events");
+      const count = await answerOf(events.count());
+      events.clear();
       return count;
     });
   }
@@ -75,14 +69,16 @@ export class IndexedDbProfile implements ProfileStore {
   }
 
   /** Write, and count the change, so that every tab reads again; durable once this resolves. */
-  private async write<T>(act: (events: EventStore) => Promise<T>): Promise<T> {
+  private async write<T>(act: (transaction: IDBTransaction) => Promise<T>): Promise<T> {
     this.checkOpen();
     return orUnavailable(async () => {
-      const transaction = this.database.transaction(["events", "changes"], "readwrite", { durability: "strict" });
+      const transaction = this.database.transaction(STORES, "readwrite", { durability: "strict" });
+      const done = endOf(transaction);
+      done.catch(() => undefined); // where act() fails first, that is what is said
+      const answer = await act(transaction);
       const changes = transaction.objectStore("changes");
-      const answer = await act(eventStore(transaction));
-      await changes.put(((await changes.get("count")) ?? 0) + 1, "count");
-      await transaction.done;
+      changes.put(((await answerOf<number | undefined>(changes.get("count"))) ?? 0) + 1, "count");
+      await done;
       return answer;
     });
   }
@@ -92,15 +88,32 @@ export class IndexedDbProfile implements ProfileStore {
   }
 }
 
-function eventStore(transaction: ReturnType<typeof writing>) {
-  return transaction.objectStore("events");
+function openDatabase(name: string): Promise<IDBDatabase> {
+  const request = indexedDB.open(name, VERSION);
+  request.onupgradeneeded = ({ oldVersion }) => {
+    const database = request.result;
+    if (oldVersion < 1) {
+      database.createObjectStore("events", { keyPath: "id" }).createIndex("inTime", ["atMs", "id"]);
+      database.createObjectStore("changes");
+    }
+    database.createObjectStore("consents", { keyPath: "purpose" });
+  };
+  return answerOf(request);
 }
 
-function writing(database: IDBPDatabase<Schema>) {
-  return database.transaction(["events", "changes"], "readwrite");
+function answerOf<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error as DOMException);
+  });
 }
 
-type EventStore = ReturnType<typeof eventStore>;
+function endOf(transaction: IDBTransaction): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error as DOMException);
+  });
+}
 
 async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
   try {

@@ -15,8 +15,8 @@ export {
 } from "./errors";
 export type { LoadOptions } from "./load";
 export type { Manifest, RankerRecord } from "./manifest";
-export { fromRecord, MemoryProfile, toRecord } from "./profile";
-export type { Event, EventRecord, ProfileStore } from "./profile";
-export type { Deed, RecommendOptions, Where } from "./recommender";
+export { fromRecord, MemoryProfile, toRecord, withConsent, withEvent } from "./profile";
+export type { Consent, Event, EventRecord, Kept, ProfileStore, Purpose } from "./profile";
+export type { Deed, Exported, RecommendOptions, Where } from "./recommender";
 export type { Reason, Recommendation } from "./results";
 export { VERSION } from "./version";

@@ -5,7 +5,7 @@ import type { Event } from "./profile";
 import { titleOf, type Reason } from "./results";
 import { dot } from "./rules";
 import type { Runtime } from "./runtime";
-import { historiesWithoutOne, type KnownEvent, type Taste } from "./taste";
+import { historyOf, type KnownEvent, type Taste } from "./taste";
 
 const MOST_REASONS = 3;
 const MOST_ASKED = 8;
@@ -42,7 +42,9 @@ export async function findReasons(
     .slice(-bundle.manifest.vocabulary.maxHistory)
     .sort((left, right) => likeness(right) - likeness(left))
     .slice(0, MOST_ASKED);
-  const users = await runtime.encodeBatch(historiesWithoutOne(taste, asked, bundle));
+  // Where the profile holds more events that count than the history, the next older one takes the free place.
+  const without = asked.map((one) => historyOf({ ...taste, events: taste.events.filter((event) => event !== one) }, bundle));
+  const users = await runtime.encodeBatch(without);
   const changes = users.map((other) => user.map((value, place) => value - other[place]));
   return vectors.map((vector) => {
     const reasons = new Map<string, Reason>();

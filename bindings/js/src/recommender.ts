@@ -1,11 +1,23 @@
 /** Recommend: one bundle, one user's profile, the rules of the app. */
 
+import { checkWhole } from "./arguments";
 import { itemVector, type Bundle } from "./bundle";
 import type { Entry } from "./catalog";
 import { checkContext, contextVector, type Context } from "./context";
 import { UsageError } from "./errors";
 import { newEventId } from "./eventId";
-import { checkedEvent, toRecord, type Event, type EventRecord, type ProfileStore } from "./profile";
+import {
+  checkedConsent,
+  checkedEvent,
+  isGranted,
+  PURPOSES,
+  toRecord,
+  type Event,
+  type EventRecord,
+  type Kept,
+  type ProfileStore,
+  type Purpose,
+} from "./profile";
 import { findReasons } from "./reasons";
 import { titleOf, type Recommendation } from "./results";
 import { capCategories, diversify, dot } from "./rules";
@@ -42,7 +54,10 @@ export interface RecommendOptions {
   readonly filterSeen?: boolean | null;
   /** From 0 to 1: trade score for unlikeness. */
   readonly diversity?: number;
-  /** False does not read the profile: the popular items, the rules of the call applied. */
+  /**
+   * False does not read the profile: the popular items, the rules of the call applied; so it is without consent to
+   * `personalise`.
+   */
   readonly personalised?: boolean;
   /** What the ranker reads of the moment, where the app knows better. */
   readonly context?: Context | null;
@@ -50,9 +65,17 @@ export interface RecommendOptions {
   readonly explain?: boolean;
 }
 
+/** All that is kept of a user, the same in every language. */
+export interface Exported {
+  readonly format: "xrec-profile";
+  readonly format_version: 1;
+  readonly events: readonly EventRecord[];
+  readonly consent: Readonly<Record<Purpose, boolean>>;
+}
+
 /** What was last read of the profile, and the user vector (d,) that follows from it. */
 interface Known {
-  readonly events: readonly Event[];
+  readonly kept: Kept;
   readonly taste: Taste;
   readonly user: Float32Array;
 }
@@ -61,7 +84,7 @@ interface Known {
 interface Choice {
   readonly k: number;
   readonly allows: ((entry: Entry) => boolean) | null;
-  readonly cap: number | null;
+  readonly cap: number;
   readonly diversity: number;
   readonly withPrior?: boolean;
   readonly context?: Float32Array | null;
@@ -80,14 +103,18 @@ export class Recommender {
   ) {}
 
   /**
-   * Keep what the user did and return the event's id. Items and event types that the bundle does not know are kept too: a
-   * later bundle may know them.
+   * Keep what the user did and return the event's id. Throws ProfileError `profile.no_consent` before the user has
+   * consented to `personalise`: nothing is kept. Items and event types that the bundle does not know are kept too: a later
+   * bundle may know them.
    */
   record(event: string, itemId: string, deed: Deed): Promise<string> {
     return this.keep({ ...deed, event, itemId, recommendationId: null });
   }
 
-  /** Keep what the user did with a recommended item (or an `impression` of it) and return the event's id. */
+  /**
+   * Keep what the user did with a recommended item (or an `impression` of it) and return the event's id. Needs consent as
+   * `record` does.
+   */
   feedback(recommendationId: string, itemId: string, event: string, deed: Partial<Deed> = {}): Promise<string> {
     return this.keep({ device: UNKNOWN_DEVICE, ...deed, event, itemId, recommendationId });
   }
@@ -98,7 +125,7 @@ export class Recommender {
     const choice = readChoice(options);
     const excluded = this.rows("exclude", options.exclude ?? []);
     const itemBias = this.itemBias(candidates, where);
-    if (choice.k === 0 || itemBias === null) return [];
+    if (choice.k === 0) return [];
     const known = personalised ? await this.known() : null;
     const bias = forbid(this.bias(known, options.filterSeen ?? null), excluded);
     const user = known ? known.user : new Float32Array(this.bundle.manifest.width);
@@ -111,11 +138,11 @@ export class Recommender {
    * `usage.item_id` where the bundle does not know the item.
    */
   async similar(itemId: string, k = 10): Promise<Recommendation[]> {
-    checkCount("k", k);
+    checkWhole("k", k, 0);
     const row = typeof itemId === "string" ? this.row(itemId) : -1;
     if (row < 0) throw new UsageError("usage.item_id", `the bundle does not know the item ${JSON.stringify(itemId)}`);
     if (k === 0) return [];
-    const choice = { k, allows: null, cap: null, diversity: 0, withPrior: false };
+    const choice = { k, allows: null, cap: Infinity, diversity: 0, withPrior: false };
     const bias = forbid(new Map(), [row]);
     return this.results(await this.choose(itemVector(this.bundle, row), this.bundle.bias, bias, choice), null);
   }
@@ -139,14 +166,28 @@ export class Recommender {
     return scores;
   }
 
-  /** Erase the profile and return how many events it held. */
+  /**
+   * Keep what the user said to a purpose: `personalise`, `sync`, `train` or `analytics`; `policy` names the text that they
+   * saw. It holds at once, offline too. A withdrawal keeps what is on the device, and uses it for nothing, until `forget`.
+   */
+  async setConsent(purpose: Purpose, granted: boolean, { policy = "" }: { readonly policy?: string } = {}): Promise<void> {
+    await this.profile.setConsent(checkedConsent({ purpose, granted, policy }));
+  }
+
+  /** Return for each purpose whether the user's consent to it stands; false before anything was said. */
+  async consent(): Promise<Record<Purpose, boolean>> {
+    return consentOf(await this.profile.read());
+  }
+
+  /** Erase the events of the profile and return how many it held; the consents stay. */
   forget(): Promise<number> {
     return this.profile.forget();
   }
 
   /** Return all that is kept of the user, as JSON values. */
-  async exportMyData(): Promise<{ format: "xrec-profile"; format_version: 1; events: EventRecord[] }> {
-    return { format: "xrec-profile", format_version: 1, events: (await this.profile.events()).map(toRecord) };
+  async exportMyData(): Promise<Exported> {
+    const kept = await this.profile.read();
+    return { format: "xrec-profile", format_version: 1, events: kept.events.map(toRecord), consent: consentOf(kept) };
   }
 
   /** Close the profile and let go of the graphs; later calls that need the profile throw `profile.closed`. */
@@ -163,12 +204,13 @@ export class Recommender {
   }
 
   private async known(): Promise<Known> {
-    const events = await this.profile.events();
+    const kept = await this.profile.read();
     const last = this.last;
-    if (last?.events === events) return last;
+    if (last?.kept === kept) return last;
+    const events = isGranted(kept.consents, "personalise") ? kept.events : [];
     const taste = tasteOf(events, this.bundle, (itemId) => this.row(itemId));
     const user = await this.runtime.encode(historyOf(taste, this.bundle));
-    this.last = { events, taste, user };
+    this.last = { kept, taste, user };
     return this.last;
   }
 
@@ -187,20 +229,14 @@ export class Recommender {
     return ranker && history.length ? contextVector(given, history, vocabulary, this.clockMs()) : null;
   }
 
-  /** Return the item bias (Np,) of the call, or null where it allows no item. */
-  private itemBias(candidates: Iterable<string> | null, where: Where | null): Float32Array | null {
+  /** Return the item bias (Np,) of the call. */
+  private itemBias(candidates: Iterable<string> | null, where: Where | null): Float32Array {
+    const { bias, catalog } = this.bundle;
     const codes = where === null || typeof where === "function" ? null : this.categoryCodes(where);
-    if (candidates === null && codes === null) return this.bundle.bias;
-    const { itemCount } = this.bundle.manifest;
-    const isCandidate = new Uint8Array(itemCount).fill(candidates === null ? 1 : 0);
-    for (const row of candidates === null ? [] : this.rows("candidates", candidates)) isCandidate[row] = 1;
-    const bias = this.bundle.bias.slice();
-    let allowed = 0;
-    for (let row = 0; row < itemCount; row++) {
-      if (isCandidate[row] && (!codes || codes.has(this.bundle.catalog.category[row]))) allowed++;
-      else bias[row] = -Infinity;
-    }
-    return allowed ? bias : null;
+    const rows = candidates === null ? null : new Set(this.rows("candidates", candidates));
+    if (!rows && !codes) return bias;
+    const isAllowed = (row: number) => (!rows || rows.has(row)) && (!codes || codes.has(catalog.category[row]));
+    return bias.map((value, row) => (isAllowed(row) ? value : -Infinity));
   }
 
   private categoryCodes(where: { readonly category: string | Iterable<string> }): Set<number> {
@@ -233,7 +269,7 @@ export class Recommender {
   private async choose(user: Float32Array, itemBias: Float32Array, bias: Bias, choice: Choice): Promise<Scored[]> {
     const { itemCount } = this.bundle.manifest;
     const wanted = Math.min(choice.k, itemCount);
-    const isPlain = !choice.allows && choice.cap === null && choice.diversity === 0;
+    const isPlain = !choice.allows && choice.cap === Infinity && choice.diversity === 0;
     let depth = isPlain ? wanted : Math.min(itemCount, Math.max(LEAST_POOL, POOL_PER_ANSWER * wanted));
     for (;;) {
       const { withPrior, context } = choice;
@@ -249,7 +285,7 @@ export class Recommender {
 
   private apply(pool: readonly Scored[], wanted: number, { cap, diversity }: Choice): Scored[] {
     const { category } = this.bundle.catalog;
-    if (diversity === 0) return cap === null ? pool.slice(0, wanted) : capCategories(pool, category, wanted, cap);
+    if (diversity === 0) return capCategories(pool, category, wanted, cap);
     const vectors = pool.map(({ row }) => itemVector(this.bundle, row));
     return diversify(pool, vectors, category, wanted, cap, diversity);
   }
@@ -262,32 +298,31 @@ export class Recommender {
       : [];
     return chosen.map(({ row, score, probability }, place) => {
       const [itemId, item] = [this.bundle.ids.itemId(row), this.bundle.catalog.entry(row)];
-      const said = { itemId, score, rank: place + 1, recommendationId, probability };
-      return { ...said, reasons: reasons[place] ?? [], item, title: titleOf(item, itemId) };
+      const scored = { itemId, score, rank: place + 1, recommendationId, probability };
+      return { ...scored, reasons: reasons[place] ?? [], item, title: titleOf(item, itemId) };
     });
   }
 }
 
+function consentOf({ consents }: Kept): Record<Purpose, boolean> {
+  const said = PURPOSES.map((purpose) => [purpose, isGranted(consents, purpose)]);
+  return Object.fromEntries(said) as Record<Purpose, boolean>;
+}
+
 function readChoice({ k = 10, where, maxPerCategory = null, filterSeen = null, diversity = 0 }: RecommendOptions): Choice {
-  checkCount("k", k);
-  if (maxPerCategory !== null) checkCount("max_per_category", maxPerCategory);
+  checkWhole("k", k, 0);
+  if (maxPerCategory !== null) checkWhole("max_per_category", maxPerCategory, 0);
   if (typeof diversity !== "number" || !(diversity >= 0 && diversity <= 1)) {
     throw new UsageError("usage.diversity", `diversity is ${String(diversity)}; expected a number from 0 to 1`);
   }
   if (filterSeen !== null && typeof filterSeen !== "boolean") {
     throw new UsageError("usage.filter_seen", `filterSeen is ${String(filterSeen)}; expected true, false or null`);
   }
-  return { k, allows: typeof where === "function" ? where : null, cap: maxPerCategory, diversity };
+  return { k, allows: typeof where === "function" ? where : null, cap: maxPerCategory ?? Infinity, diversity };
 }
 
 function forbid(bias: Bias, rows: readonly number[]): Bias {
   return rows.length ? new Map([...bias, ...rows.map((row): [number, number] => [row, -Infinity])]) : bias;
-}
-
-function checkCount(name: string, count: number): void {
-  if (!Number.isInteger(count) || count < 0) {
-    throw new UsageError(`usage.${name}`, `${name} is ${String(count)}; expected a whole number from 0`);
-  }
 }
 
 function texts(name: string, values: Iterable<string>): string[] {

@@ -5,16 +5,12 @@ import type { Scored } from "./runtime";
 /** Return the first `k` of which no category has more than `cap`; items of no category (-1) are free. */
 export function capCategories(pool: readonly Scored[], category: Int32Array, k: number, cap: number): Scored[] {
   const counts = new Map<number, number>();
-  const chosen: Scored[] = [];
-  for (const scored of pool) {
-    if (chosen.length === k) break;
-    const code = category[scored.row];
-    const count = counts.get(code) ?? 0;
-    if (code >= 0 && count >= cap) continue;
-    counts.set(code, count + 1);
-    chosen.push(scored);
-  }
-  return chosen;
+  const isFree = ({ row }: Scored) => {
+    const count = (counts.get(category[row]) ?? 0) + 1;
+    counts.set(category[row], count);
+    return category[row] < 0 || count <= cap;
+  };
+  return pool.filter(isFree).slice(0, k);
 }
 
 /**
@@ -28,7 +24,7 @@ export function diversify(
   vectors: readonly Float32Array[],
   category: Int32Array,
   k: number,
-  cap: number | null,
+  cap: number,
   diversity: number,
 ): Scored[] {
   const relevance = relevances(pool);
@@ -41,7 +37,7 @@ export function diversify(
     let [best, gain] = [-1, -Infinity];
     for (const place of free) {
       const code = category[pool[place].row];
-      if (cap !== null && code >= 0 && (counts.get(code) ?? 0) >= cap) continue;
+      if (code >= 0 && (counts.get(code) ?? 0) >= cap) continue;
       const likeness = chosen.length ? similarity[place] : 0;
       const value = Math.fround(Math.fround((1 - diversity) * relevance[place]) - Math.fround(diversity * likeness));
       if (best < 0 || value > gain) [best, gain] = [place, value];

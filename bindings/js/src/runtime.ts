@@ -2,6 +2,7 @@
 
 // B histories, L events in a history, D width, N items, Np items with pad rows, E bias entries, k answers
 
+import { checkWhole } from "./arguments";
 import { CONTEXT } from "./context";
 import type { Bundle } from "./bundle";
 import { BundleDamaged, UsageError, XrecError } from "./errors";
@@ -61,9 +62,7 @@ export class Runtime {
 
   /** Load both graphs; throw BundleDamaged `bundle.graph_malformed` where one can't be. */
   static async load(bundle: Bundle, create: CreateSession, threads: number): Promise<Runtime> {
-    if (!Number.isInteger(threads) || threads < 0) {
-      throw new UsageError("usage.num_threads", `threads is ${String(threads)}; expected a whole number, 0 for all`);
-    }
+    checkWhole("num_threads", threads, 0);
     const encoder = await load("encoder.onnx", bundle.encoder, ENCODER_INPUTS, ["user"]);
     const more = (name: string) => (bundle.manifest.ranker ? [name] : []);
     const [inputs, outputs] = [[...SCORER_INPUTS, ...more("context")], [...SCORER_OUTPUTS, ...more("top_probabilities")]];
@@ -74,11 +73,10 @@ export class Runtime {
       const session = await orDamaged("bundle.graph_malformed", `${name} can't be loaded`, () =>
         create(graph, name, bundle, threads),
       );
-      if (!isSameSet(session.inputs, inputs) || !isSameSet(session.outputs, outputs)) {
-        const found = `inputs ${session.inputs.join(", ")} and outputs ${session.outputs.join(", ")}`;
-        throw new BundleDamaged("bundle.graph_malformed", `${name} has ${found}`);
-      }
-      return session;
+      const found = namesOf(session.inputs, session.outputs);
+      const expected = namesOf(inputs, outputs);
+      if (found === expected) return session;
+      throw new BundleDamaged("bundle.graph_malformed", `${name} has inputs and outputs ${found}; expected ${expected}`);
     }
   }
 
@@ -100,7 +98,7 @@ export class Runtime {
     const { user } = await run(this.encoder, "encoder.onnx", Object.fromEntries(feeds));
     const isRight = user?.data instanceof Float32Array && user.data.length === histories.length * width;
     if (!isRight || !user.data.every(Number.isFinite)) {
-      throw new BundleDamaged("bundle.graph_failed", "encoder.onnx gave something else than finite user vectors");
+      throw new BundleDamaged("bundle.graph_failed", "encoder.onnx gave no finite user vectors");
     }
     return histories.map((_, place) => (user.data as Float32Array).slice(place * width, (place + 1) * width));
   }
@@ -108,9 +106,7 @@ export class Runtime {
   /** Return the best `k` rows, best first, ties by lower row, fewer where the biases forbid the rest. */
   async top({ user, k, itemBias, bias, withPrior = true, context = null }: Question): Promise<Scored[]> {
     const { itemCount, width, ranker } = this.bundle.manifest;
-    if (!Number.isInteger(k) || k < 1 || k > itemCount) {
-      throw new UsageError("usage.k", `k is ${String(k)}; the graph answers 1 to ${itemCount}`);
-    }
+    checkWhole("k", k, 1, itemCount);
     const answer = await run(this.scorer, "scorer.onnx", {
       user: { data: user, dims: [1, width] },
       item_bias: { data: itemBias, dims: [itemBias.length] },
@@ -136,7 +132,7 @@ function checkedTop(answer: Readonly<Record<string, Value>>, k: number, itemCoun
     throw new BundleDamaged("bundle.graph_failed", `scorer.onnx gave ${what}`);
   };
   const isWhole = rows instanceof Int32Array && rows.length === k && scores?.length === k;
-  if (!isWhole || (isProbable && found?.length !== k)) fail(`something else than ${k} answers`);
+  if (!isWhole || (isProbable && found?.length !== k)) fail(`not ${k} answers`);
   const top: Scored[] = [];
   for (let place = 0; place < k; place++) {
     const [row, score, probability] = [rows[place], scores[place], isProbable ? found[place] : null];
@@ -158,12 +154,12 @@ async function orDamaged<T>(code: string, message: string, act: () => Promise<T>
     return await act();
   } catch (cause) {
     if (cause instanceof XrecError) throw cause;
-    throw new BundleDamaged(code, `${message}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new BundleDamaged(code, `${message}: ${String(cause)}`, { cause });
   }
 }
 
-function isSameSet(left: readonly string[], right: readonly string[]): boolean {
-  return left.length === right.length && left.every((name) => right.includes(name));
+function namesOf(...sets: readonly (readonly string[])[]): string {
+  return JSON.stringify(sets.map((names) => [...names].sort()));
 }
 
 function joined(arrays: readonly Int32Array[]): Int32Array {

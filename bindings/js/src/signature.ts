@@ -17,7 +17,7 @@ export async function verifySignature(
 ): Promise<string> {
   const { key, publicKey, signature } = readSignature(signatureBytes);
   if (!trustedKeys.includes(key)) {
-    throw new BundleUntrusted("bundle.key_untrusted", `the bundle is signed by ${key}, which the app does not pin`);
+    throw new BundleUntrusted("bundle.key_untrusted", `the bundle is signed by ${key}, which is not pinned`);
   }
   if (!(await crypto.verifyEd25519(signature, manifestBytes, publicKey))) {
     throw new BundleUntrusted("bundle.signature_invalid", "manifest.json is not what its signature was made for");
@@ -27,13 +27,10 @@ export async function verifySignature(
 
 /** Throw UsageError unless every key is spelt `ed25519:<base64 of 32 bytes>`. */
 export function checkTrustedKeys(trustedKeys: readonly string[]): void {
-  if (!Array.isArray(trustedKeys)) {
-    throw new UsageError("usage.trusted_keys", "trustedKeys must be a list of keys");
-  }
-  for (const key of trustedKeys) {
-    if (typeof key !== "string" || !keyBytes(key)) {
-      throw new UsageError("usage.trusted_keys", `${String(key)} is not ed25519:<base64 of 32 bytes>`);
-    }
+  const isRight = Array.isArray(trustedKeys) && trustedKeys.every((key) => typeof key === "string" && keyBytes(key));
+  if (!isRight) {
+    const message = `trustedKeys is ${JSON.stringify(trustedKeys)}; expected a list of ed25519:<base64 of 32 bytes>`;
+    throw new UsageError("usage.trusted_keys", message);
   }
 }
 
@@ -46,7 +43,7 @@ function readSignature(bytes: Uint8Array): { key: string; publicKey: Uint8Array;
   const match = bytes.length <= MAX_SIGNATURE_FILE_BYTES ? SPELLING.exec(String.fromCharCode(...bytes)) : null;
   const [publicKey, signature] = match ? [keyBytes(match[1]), decodeBase64(match[2])] : [null, null];
   if (!match || !publicKey || signature?.length !== 64) {
-    throw new BundleUntrusted("bundle.signature_malformed", "manifest.sig is not a signature as xrec writes it");
+    throw new BundleUntrusted("bundle.signature_malformed", "manifest.sig is not as xrec writes it");
   }
   return { key: match[1], publicKey, signature };
 }

@@ -49,20 +49,6 @@ export function historyOf(taste: Taste, bundle: Bundle): History {
   return encodeHistory(taste.events, bundle.manifest.vocabulary);
 }
 
-/**
- * Return, for each of these events, the history had it not happened; all of one length. Where the profile holds more
- * than `maxHistory` events that count, the next older one takes the free place; with distinct items, an item leaves
- * with its last event.
- */
-export function historiesWithoutOne(taste: Taste, leftOut: readonly KnownEvent[], bundle: Bundle): History[] {
-  return leftOut.map((one) =>
-    encodeHistory(
-      taste.events.filter((event) => event !== one),
-      bundle.manifest.vocabulary,
-    ),
-  );
-}
-
 /** Return what items gain for having been bought before; nothing where the bundle has no such rule. */
 export function againBias(taste: Taste, bundle: Bundle, nowMs: number): Bias {
   const { repeat } = bundle.manifest;

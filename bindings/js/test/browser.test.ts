@@ -44,8 +44,14 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
     expect(await site.ask(STRICT, { task: "urls" })).toEqual(expected);
   }, 60_000);
 
-  test("a profile in IndexedDB is bounded, outlives its page and is forgotten", async () => {
-    expect(await site.ask(STRICT, { task: "record" })).toEqual([true, "sku-1", "sku-2", "sku-3"]);
+  test("a profile in IndexedDB holds nothing before consent, is bounded, outlives its page, hides on withdrawal and is forgotten", async () => {
+    expect(await site.ask(STRICT, { task: "record" })).toEqual(["profile.no_consent", true, "sku-1", "sku-2", "sku-3"]);
+    expect(await site.ask(STRICT, { task: "withdraw" })).toEqual([true, "profile.no_consent", 3, false, 1]);
     expect(await site.ask(STRICT, { task: "forget" })).toEqual([3, 0, "profile.closed"]);
+  }, 60_000);
+
+  test("a profile in IndexedDB from before there was consent keeps its events, unread", async () => {
+    const [code, { events, consents }] = (await site.ask(STRICT, { task: "older" })) as [string, { events: object[]; consents: object[] }];
+    expect([code, events, consents]).toEqual(["profile.no_consent", [expect.objectContaining({ id: "a" })], []]);
   }, 60_000);
 });

@@ -66,6 +66,7 @@ test("threads must be a whole number", async () => {
 
 test("calls at the same time give the lists that calls one after the other give", async () => {
   const recommender = await Recommender.load(path, OPTIONS);
+  await recommender.setConsent("personalise", true);
   await recommender.record("view", "sku-9", { device: "pc", atMs: 5 });
   const list = async (k: number) => (await recommender.recommend({ k, explain: true })).map(({ itemId }) => itemId);
   const sizes = [3, 30, 7, 140, 1, 12];
@@ -78,6 +79,7 @@ test("two threads give the list that one gives", async () => {
   const lists = [];
   for (const threads of [1, 2]) {
     const recommender = await Recommender.load(path, { ...OPTIONS, threads });
+    await recommender.setConsent("personalise", true);
     await recommender.record("view", "sku-9", { device: "pc", atMs: 5 });
     lists.push((await recommender.recommend({ k: 20 })).map(({ itemId }) => itemId));
     await recommender.close();

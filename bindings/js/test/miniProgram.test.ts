@@ -43,6 +43,7 @@ test("the first start fetches, the next one needs no network and knows what was 
   phone.offered = released(3);
   const first = await openRecommender(phone.wx, OPTIONS);
   const popular = await first.recommend({ k: 5 });
+  await first.setConsent("personalise", true);
   await first.record("purchase", popular[0].itemId, { device: "mini_program" });
   await first.close();
   phone.offered = null;
@@ -98,6 +99,12 @@ test("a full phone recommends; an event that can't be kept says so and is not ha
   phone.offered = released(3);
   phone.isFull = true;
   const recommender = await openRecommender(phone.wx, OPTIONS);
+  expect(await recommender.recommend({ k: 3 })).toHaveLength(3);
+  expect(await codeOf(recommender.setConsent("personalise", true))).toBe("profile.full");
+  expect((await recommender.consent()).personalise).toBe(false);
+  phone.isFull = false;
+  await recommender.setConsent("personalise", true);
+  phone.isFull = true;
   expect(await codeOf(recommender.record("view", "sku-1", { device: "phone" }))).toBe("profile.full");
   expect((await recommender.exportMyData()).events).toHaveLength(0);
   phone.isFull = false;
@@ -107,12 +114,13 @@ test("a full phone recommends; an event that can't be kept says so and is not ha
   expect(events.map((event) => event.item_id)).toEqual(["sku-1", "sku-2", "sku-3"]);
 });
 
-test("forgetting leaves nothing in the storage, and a damaged profile is said to be one", async () => {
+test("forgetting leaves no event in the storage, and a damaged profile is said to be one", async () => {
   phone.offered = released(3);
   const recommender = await openRecommender(phone.wx, OPTIONS);
+  await recommender.setConsent("personalise", true);
   await recommender.record("view", "sku-1", { device: "phone" });
   expect(await recommender.forget()).toBe(1);
-  expect([...phone.storage.keys()]).toEqual(["xrec-release"]);
+  expect([...phone.storage.keys()]).toEqual(["xrec-release", "xrec-consents"]);
   await recommender.close();
   expect(await codeOf(recommender.recommend())).toBe("profile.closed");
   phone.storage.set("xrec-profile", '[{"id":1}]');
@@ -130,6 +138,10 @@ test("a page shows a list, follows a tap, and says what failed", async () => {
   expect(page.data.items).toHaveLength(10);
   const [{ itemId, why }] = page.data.items;
   expect(why).toBe("");
+  await definition.tap.call(page, { currentTarget: { dataset: { id: itemId } } });
+  expect(page.data.items[0]).toEqual({ itemId, why, title: page.data.items[0].title }); // no consent: nothing is kept
+  await definition.consent.call(page, { detail: { value: true } });
+  expect(page.data.personalises).toBe(true);
   await definition.tap.call(page, { currentTarget: { dataset: { id: itemId } } });
   expect(page.data.items[0].why).toMatch(/^because you bought/);
   expect(page.data.items.map((item) => item.itemId)).not.toContain(itemId);

@@ -16,6 +16,7 @@ const PEERS = ["onnxruntime-node", "onnxruntime-common", "@types"];
 const USE = `(async () => {
   const bundle = new Uint8Array(readFileSync("pool.zip"));
   const recommender = await Recommender.load(bundle, { trustedKeys: ["${INDEX.key}"] });
+  await recommender.setConsent("personalise", true);
   await recommender.record("view", "sku-1", { device: "pc", atMs: 1 });
   console.log((await recommender.recommend({ k: 3 })).map((item) => item.itemId).join(" "));
   await recommender.close();
@@ -59,7 +60,7 @@ test.each(["nodenext", "bundler"])("an app type-checks with module resolution %s
     "export async function first(bytes: Uint8Array): Promise<Recommendation | undefined> {",
     '  const one: Recommender = await Recommender.load(bytes, { trustedKeys: ["ed25519:..."], threads: 2 });',
     "  const two = await Core.load(bytes, { allowUnsigned: true });",
-    '  await two.record("view", "sku-1", { device: "phone" }); console.log(IndexedDbProfile);',
+    '  await two.setConsent("personalise", true, { policy: "1" }); await two.record("view", "sku-1", { device: "phone" }); console.log(IndexedDbProfile);',
     "  try { return (await one.recommend({ k: 1, where: (entry) => entry.price === 3 }))[0]; }",
     "  catch (error) { if (error instanceof UsageError) console.log(error.code); return undefined; }",
     "}",

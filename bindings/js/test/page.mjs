@@ -50,6 +50,7 @@ const TASKS = {
     const { Recommender } = await import(`/dist/${entry}.js`);
     const { key } = await asked();
     const recommender = await Recommender.load("/pool.xrec.zip", { trustedKeys: [key] });
+    await recommender.setConsent("personalise", true);
     await recommender.record("view", "sku-9", { device: "pc", atMs: 5 });
     const list = async (k) => JSON.stringify((await recommender.recommend({ k })).map(({ itemId }) => itemId));
     const sizes = [3, 30, 7, 140, 1, 12];
@@ -59,12 +60,47 @@ const TASKS = {
     return [together.length, wrong];
   },
 
-  /** Record four events into a profile of at most three. */
+  /** Record four events into a profile of at most three, after one that nobody has consented to. */
   async record() {
     const recommender = await withProfile();
+    const refused = await codeOf(recommender.record("view", "sku-9", { device: "pc" }));
+    await recommender.setConsent("personalise", true, { policy: "2026-11" });
     for (let at = 0; at < 4; at++) await recommender.record("view", `sku-${at}`, { device: "pc", atMs: 1000 + at });
-    const events = await recommender.profile.events();
-    return [events === (await recommender.profile.events()), ...events.map(({ itemId }) => itemId)];
+    const kept = await recommender.profile.read();
+    return [refused, kept === (await recommender.profile.read()), ...kept.events.map(({ itemId }) => itemId)];
+  },
+
+  /** Withdraw the consent in another page than the one that records; give what is kept, and what may be read. */
+  async withdraw() {
+    const [here, there] = [await withProfile(), await withProfile()];
+    const list = async (options) => (await here.recommend({ k: 5, filterSeen: true, ...options })).map(({ itemId }) => itemId).join();
+    const own = await list({});
+    await there.setConsent("personalise", false);
+    const plain = await list({ personalised: false });
+    const isHidden = own !== plain && (await list({})) === plain;
+    const refused = await codeOf(here.record("view", "sku-9", { device: "pc" }));
+    const { events, consent } = await here.exportMyData();
+    return [isHidden, refused, events.length, consent.personalise, (await here.profile.read()).consents.length];
+  },
+
+  /** Open a profile of version 1, which knew no consent. */
+  async older() {
+    const database = await new Promise((resolve) => {
+      const request = indexedDB.open("older", 1);
+      request.onupgradeneeded = () => {
+        request.result.createObjectStore("events", { keyPath: "id" }).createIndex("inTime", ["atMs", "id"]);
+        request.result.createObjectStore("changes");
+      };
+      request.onsuccess = () => resolve(request.result);
+    });
+    const event = { id: "a", atMs: 1, event: "view", itemId: "sku-9", device: "pc", value: null, recommendationId: null };
+    const transaction = database.transaction("events", "readwrite");
+    transaction.objectStore("events").add(event);
+    await new Promise((resolve) => (transaction.oncomplete = resolve));
+    database.close();
+    const { IndexedDbProfile } = await import("/dist/browser.js");
+    const profile = await IndexedDbProfile.open("older", 3);
+    return [await codeOf(profile.add({ ...event, id: "b" })), await profile.read()];
   },
 
   /** Forget what an earlier page recorded. */

@@ -80,7 +80,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     expect(least).toBeLessThan(MOST_MS);
   }, 60_000);
 
-  test("nothing is kept before the user agrees", async () => {
+  test("nothing is kept before the user agrees, and a withdrawal keeps what there is and uses it for nothing", async () => {
     const { page, errors } = await visit("shop.html?device=phone");
     await itemsOf(page).first().waitFor();
     expect(await page.getByRole("heading", { name: "Popular now" }).count()).toBe(1);
@@ -94,9 +94,20 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     await page.getByRole("link", { name: "Your data" }).click();
     await page.getByText("1 event is kept.").waitFor();
     const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download my data" }).click()]);
-    const { events, remembers } = JSON.parse(readFileSync((await download.path())!, "utf8")) as { events: object[]; remembers: boolean };
+    const { events, consent } = JSON.parse(readFileSync((await download.path())!, "utf8")) as {
+      events: object[];
+      consent: { personalise: boolean };
+    };
     expect(events).toMatchObject([{ event: "purchase", device: "phone" }]);
-    expect(remembers).toBe(true);
+    expect(consent.personalise).toBe(true);
+    await page.getByRole("switch", { name: "Remember what I buy" }).click();
+    await page.getByRole("link", { name: "Home", exact: true }).click();
+    await page.getByRole("heading", { name: "Popular now" }).waitFor();
+    expect(await page.locator(".why").count()).toBe(0);
+    await buy(page, 1);
+    await page.getByText("Nothing was kept").waitFor();
+    await page.getByRole("link", { name: "Your data" }).click();
+    await page.getByText("1 event is kept.").waitFor();
     expect(errors).toEqual([]);
     await page.context().close();
   }, 60_000);

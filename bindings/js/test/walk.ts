@@ -3,6 +3,7 @@
 import { checkConformance } from "../src/conformance";
 import { XrecError } from "../src/errors";
 import type { LoadOptions } from "../src/load";
+import type { Purpose } from "../src/profile";
 import type { Recommender } from "../src/recommender";
 import { historyOf, tasteOf } from "../src/taste";
 
@@ -30,6 +31,7 @@ export type Load = (bundle: Uint8Array, options: LoadOptions) => Promise<Recomme
 export async function walkCase(load: Load, bundle: Uint8Array, key: string, asked: Case): Promise<string[]> {
   const recommender = await load(bundle, { trustedKeys: [key], clockMs: () => asked.now_ms });
   try {
+    await recommender.setConsent("personalise", true);
     for (const event of asked.events) await record(recommender, event);
     const failures: string[] = [];
     for (const [place, { call, arguments: given, expect }] of asked.calls.entries()) {
@@ -78,11 +80,17 @@ async function ask(recommender: Recommender, call: string, given: Arguments): Pr
   if (call === "similar") return listed(await recommender.similar(text("item_id"), given.k as number | undefined));
   if (call === "score") return Object.fromEntries(await recommender.score(given.items as string[]));
   if (call === "forget") return recommender.forget();
+  if (call === "set_consent") return setConsent(recommender, given);
+  if (call === "consent") return recommender.consent();
   if (call === "encode") return encoded(recommender);
   if (call === "export_my_data") return (await recommender.exportMyData()).events;
   if (call === "record") return void (await record(recommender, given));
   if (call !== "feedback") throw new Error(`unknown call ${call}`);
   return void (await recommender.feedback(text("recommendation_id"), text("item_id"), text("event")));
+}
+
+function setConsent(recommender: Recommender, { purpose, granted, policy }: Arguments): Promise<void> {
+  return recommender.setConsent(purpose as Purpose, granted as boolean, { policy: policy as string | undefined });
 }
 
 function record(recommender: Recommender, event: Arguments): Promise<string> {
@@ -110,7 +118,7 @@ function listed(items: Awaited<ReturnType<Recommender["recommend"]>>): unknown {
 
 async function encoded(recommender: Recommender): Promise<unknown> {
   const { bundle } = recommender;
-  const events = await recommender.profile.events();
+  const { events } = await recommender.profile.read();
   const history = historyOf(tasteOf(events, bundle, (itemId) => bundle.ids.row(itemId)), bundle);
   const codes = Object.fromEntries(Object.entries(history).map(([name, array]) => [name, Array.from(array as Int32Array)]));
   return { ...codes, user: Array.from(await recommender.runtime.encode(history)) };

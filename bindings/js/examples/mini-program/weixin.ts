@@ -6,13 +6,18 @@ import {
   ProfileError,
   Recommender,
   toRecord,
+  withConsent,
+  withEvent,
   XrecError,
+  type Consent,
   type Event,
   type EventRecord,
+  type Kept,
   type ProfileStore,
 } from "@xrec/sdk/core";
 
 const PROFILE = "xrec-profile";
+const CONSENTS = "xrec-consents";
 const RELEASE = "xrec-release";
 const MOST_EVENTS = 1000; // about 200 kB of JSON; a key of wx's storage holds 1 MB
 
@@ -125,20 +130,21 @@ function readStorage(wx: Weixin, key: string): Promise<unknown> {
   return asked<{ data: unknown }>((answered) => wx.getStorage({ key, ...answered })).then(({ data }) => data, () => null);
 }
 
-/** The events of one user in wx's storage, under one key. */
+/** What is kept of one user in wx's storage: the events under one key, what they consented to under another. */
 export class StorageProfile implements ProfileStore {
   private turn: Promise<unknown> = Promise.resolve();
   private isClosed = false;
 
   private constructor(
     private readonly wx: Weixin,
-    private kept: readonly Event[],
+    private kept: Kept,
   ) {}
 
   static async open(wx: Weixin): Promise<StorageProfile> {
-    const stored = await readStorage(wx, PROFILE);
+    const [stored, consents] = [await readStorage(wx, PROFILE), await readStorage(wx, CONSENTS)];
     try {
-      return new StorageProfile(wx, ((stored ?? []) as EventRecord[]).map(fromRecord));
+      const events = ((stored ?? []) as EventRecord[]).map(fromRecord);
+      return new StorageProfile(wx, { events, consents: (consents ?? []) as Consent[] });
     } catch (cause) {
       throw new ProfileError("profile.damaged", "the profile in wx's storage is damaged; remove it and start anew", { cause });
     }
@@ -146,25 +152,31 @@ export class StorageProfile implements ProfileStore {
 
   add(event: Event): Promise<void> {
     return this.inTurn(async () => {
-      const isBefore = (other: Event) => (other.atMs === event.atMs ? other.id < event.id : other.atMs < event.atMs);
-      const earlier = this.kept.filter(isBefore);
-      const events = [...earlier, event, ...this.kept.slice(earlier.length)].slice(-MOST_EVENTS);
-      await asked((answered) => this.wx.setStorage({ key: PROFILE, data: events.map(toRecord), ...answered }));
-      this.kept = events;
+      const kept = withEvent(this.kept, event, MOST_EVENTS);
+      await asked((answered) => this.wx.setStorage({ key: PROFILE, data: kept.events.map(toRecord), ...answered }));
+      this.kept = kept;
     });
   }
 
-  async events(): Promise<readonly Event[]> {
+  setConsent(consent: Consent): Promise<void> {
+    return this.inTurn(async () => {
+      const kept = withConsent(this.kept, consent);
+      await asked((answered) => this.wx.setStorage({ key: CONSENTS, data: kept.consents, ...answered }));
+      this.kept = kept;
+    });
+  }
+
+  async read(): Promise<Kept> {
     this.checkOpen();
     return this.kept;
   }
 
   forget(): Promise<number> {
     return this.inTurn(async () => {
-      const count = this.kept.length;
+      const { events, consents } = this.kept;
       await asked((answered) => this.wx.removeStorage({ key: PROFILE, ...answered }));
-      this.kept = [];
-      return count;
+      this.kept = { events: [], consents };
+      return events.length;
     });
   }
 
@@ -177,7 +189,7 @@ export class StorageProfile implements ProfileStore {
     if (this.isClosed) throw new ProfileError("profile.closed", "the profile is closed; open it again");
   }
 
-  /** One write after the other; what fails leaves the events as they were. */
+  /** One write after the other; what fails leaves what is kept as it was. */
   private inTurn<T>(write: () => Promise<T>): Promise<T> {
     const done = this.turn.then(async () => {
       this.checkOpen();

@@ -22,7 +22,7 @@ export const createCoreSession: CreateSession = async (model, name, bundle) => {
 };
 
 function unsupported(name: string, what: string): BundleUnsupported {
-  return new BundleUnsupported("bundle.opset", `the core engine of this SDK has no ${what}, which ${name} needs`);
+  return new BundleUnsupported("bundle.opset", `core has no ${what}, which ${name} needs`);
 }
 
 type Values = Map<string, Tensor>;
@@ -77,18 +77,20 @@ function named<T>(operator: string, act: () => T): T {
 function plan(graph: Graph, name: string, inputs: readonly string[], constants: Values): Omit<Step, "done">[] {
   const steps: Omit<Step, "done">[] = [];
   const known = new Set([...constants.keys(), ...inputs, ""]);
+  const demandKnown = (values: readonly string[]) => {
+    const unknown = values.find((value) => !known.has(value));
+    if (unknown !== undefined) throw new Error(`nothing writes ${unknown}`);
+  };
   for (const node of graph.nodes) {
     const kernel = named(node.operator, () => kernelOf(node));
     if (!kernel) throw unsupported(name, `operator ${node.operator}`);
-    const unknown = node.inputs.find((input) => !known.has(input));
-    if (unknown !== undefined) throw new Error(`nothing writes ${unknown}`);
+    demandKnown(node.inputs);
     node.outputs.forEach((output) => known.add(output));
     const isConstant = node.inputs.every((input) => input === "" || (constants.has(input) && !graph.external.has(input)));
     if (isConstant) compute(node, kernel, constants);
     else steps.push({ node, kernel });
   }
-  const missing = graph.outputs.find((output) => !known.has(output));
-  if (missing !== undefined) throw new Error(`nothing writes ${missing}`);
+  demandKnown(graph.outputs);
   return steps;
 }
 

@@ -86,7 +86,7 @@ function externalBytes(message: Message, items: Uint8Array): Uint8Array {
   const place = new Map(allOf(message, 13).map(readInner).map((entry) => [textOf(entry, 1), textOf(entry, 2)]));
   const [offset, length] = [Number(place.get("offset") ?? 0), Number(place.get("length"))];
   const isInside = place.get("location") === "items.bin" && offset >= 0 && length >= 0 && offset + length <= items.length;
-  if (!isInside) throw new Error("external data lie outside items.bin");
+  if (!isInside) throw new Error("it reads outside items.bin");
   return items.subarray(offset, offset + length);
 }
 

@@ -43,7 +43,6 @@ export async function home(shown: Shown): Promise<Child[]> {
 export async function aisle(shown: Shown, name: Aisle): Promise<Child[]> {
   const { session, shared } = shown;
   const candidates = session.catalogue.inAisle(name);
-  await session.profile.events();
   const { items } = await session.list({ k: PAGE, candidates, filterSeen: false });
   return [shelf(shown, textsOf(shared.language).aisle[name], items, "aisle", "h1")];
 }
@@ -91,7 +90,7 @@ export function basket(shown: Shown): Child[] {
   const { session, shared, announce } = shown;
   const texts = textsOf(shared.language);
   const cards = Object.entries(shared.basket).map(([itemId, count]) => [session.catalogue.card(itemId), count] as const);
-  const order = () => void session.order().then(() => announce(shared.remembers ? texts.ordered : texts.orderedUnasked));
+  const order = () => void session.order().then((isKept) => announce(isKept ? texts.ordered : texts.orderedUnasked));
   const lines = cards.map(([card, count]) => card && basketLine(shown, card, count));
   return [
     element("h1", {}, texts.basket),
@@ -105,15 +104,14 @@ export function basket(shown: Shown): Child[] {
 export async function privacy(shown: Shown): Promise<Child[]> {
   const { session, shared, announce } = shown;
   const texts = textsOf(shared.language);
-  const events = await session.profile.everything();
+  const { events, consent } = await session.recommender.exportMyData();
   const forget = () => void session.forget().then(() => announce(texts.forgotten));
   return [
     element("h1", {}, texts.privacy),
     element(
       "div",
       { class: "switches" },
-      toggle(shown, "remembers", texts.remembers, texts.remembersMore),
-      toggle(shown, "personalises", texts.personalises, texts.personalisesMore),
+      toggle(shown, consent.personalise),
     ),
     element("p", { class: "note", role: "status" }, texts.kept(events.length)),
     element("p", { class: "note" }, texts.unknownEvents),
@@ -166,7 +164,7 @@ function percent(share: number): string {
 
 function buyButton({ session, shared, announce }: Shown, { itemId, title }: Card, key = "product"): HTMLElement {
   const texts = textsOf(shared.language);
-  const buy = () => void session.act("purchase", itemId).then(() => announce(shared.remembers ? texts.bought(title) : texts.orderedUnasked));
+  const buy = () => void session.act("purchase", itemId).then((isKept) => announce(isKept ? texts.bought(title) : texts.orderedUnasked));
   const words = { type: "button", class: "primary", "aria-label": `${texts.buy}: ${title}`, "data-key": `${key}-buy-${itemId}` };
   return element("button", { ...words, onclick: buy }, texts.buy);
 }
@@ -195,15 +193,16 @@ function basketLine({ session, shared }: Shown, card: Card, count: number): HTML
   );
 }
 
-function toggle({ session, shared }: Shown, name: "remembers" | "personalises", label: string, more: string): HTMLElement {
-  const flip = () => void session.store.change((before) => ({ isAsked: true, [name]: !before[name] }));
-  const box = element("input", { type: "checkbox", role: "switch", id: name, checked: shared[name], onchange: flip, "data-key": name, "aria-describedby": `${name}-more` });
+function toggle({ session, shared }: Shown, agrees: boolean): HTMLElement {
+  const texts = textsOf(shared.language);
+  const flip = () => void session.consent(!agrees);
+  const box = element("input", { type: "checkbox", role: "switch", id: "remembers", checked: agrees, onchange: flip, "data-key": "remembers", "aria-describedby": "remembers-more" });
   return element(
     "div",
     { class: "switch" },
-    element("label", { for: name }, label),
+    element("label", { for: "remembers" }, texts.remembers),
     box,
-    element("p", { class: "note", id: `${name}-more` }, more),
+    element("p", { class: "note", id: "remembers-more" }, texts.remembersMore),
   );
 }
 
@@ -212,7 +211,7 @@ function aisleLink(name: Aisle, { language }: Shared): HTMLElement {
 }
 
 async function download(session: Session): Promise<void> {
-  const data = JSON.stringify({ events: await session.profile.everything(), ...(await session.store.read()) }, null, 1);
+  const data = JSON.stringify({ ...(await session.recommender.exportMyData()), ...(await session.store.read()) }, null, 1);
   const url = URL.createObjectURL(new Blob([data], { type: "application/json" }));
   element("a", { href: url, download: "corner-shop.json" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser reads it after this has returned

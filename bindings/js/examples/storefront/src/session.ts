@@ -1,15 +1,19 @@
 /** One device's session: the bundle, the shared profile, and what the user does on this device. */
 
-import { Recommender, type Recommendation, type RecommendOptions } from "@xrec/sdk/core";
+import { ProfileError, Recommender, type Recommendation, type RecommendOptions } from "@xrec/sdk/core";
 import { IndexedDbProfile } from "@xrec/sdk/indexeddb";
 
 import { Catalogue, isSold } from "./catalogue";
-import { AskedProfile, Store } from "./store";
+import { Store } from "./store";
 
 const MOST_EVENTS = 2000;
 const BUNDLE = "/shop.xrec/";
+/** The text that the user agrees to (texts.ts). */
+const POLICY = "2026-11";
 /** The release keys that this build of the shop trusts; the build puts them in. */
 declare const TRUSTED_KEYS: readonly string[];
+
+type Deed = "view" | "cart" | "purchase";
 
 /** A list, and how long it took. */
 export interface Listed {
@@ -22,7 +26,6 @@ export class Session {
   private constructor(
     readonly device: string,
     readonly store: Store,
-    readonly profile: AskedProfile,
     readonly recommender: Recommender,
     readonly catalogue: Catalogue,
     readonly loadMs: number,
@@ -32,13 +35,13 @@ export class Session {
   static async open(device: string): Promise<Session> {
     const start = performance.now();
     const store = await Store.open();
-    const profile = new AskedProfile(await IndexedDbProfile.open("corner-shop-profile", MOST_EVENTS), store);
+    const profile = await IndexedDbProfile.open("corner-shop-profile", MOST_EVENTS);
     const { release: minimumRelease } = await store.read();
     const recommender = await Recommender.load(BUNDLE, { trustedKeys: TRUSTED_KEYS, minimumRelease, profile });
     const { release } = recommender.bundle.manifest;
     if (release > minimumRelease) await store.change((shared) => ({ release: Math.max(release, shared.release) }));
     const catalogue = new Catalogue(recommender.bundle);
-    return new Session(device, store, profile, recommender, catalogue, performance.now() - start);
+    return new Session(device, store, recommender, catalogue, performance.now() - start);
   }
 
   /** Recommend among the items that the shop can show, and tell who watches how long it took. */
@@ -51,17 +54,26 @@ export class Session {
     return { items, tookMs };
   }
 
-  /** Keep that something was done with an item on this device, as far as the user has agreed to it. */
-  async act(event: "view" | "cart" | "purchase", itemId: string): Promise<void> {
-    await this.recommender.record(event, itemId, { device: this.device });
-    this.store.say({ kind: "changed" });
+  /** Say whether the shop may remember what the user does, and choose by it. */
+  async consent(granted: boolean): Promise<void> {
+    await this.recommender.setConsent("personalise", granted, { policy: POLICY });
+    await this.store.change(() => ({ isAsked: true }));
   }
 
-  /** Buy what lies in the basket. */
-  async order(): Promise<void> {
+  /** Keep that something was done with an item on this device; return false, and keep nothing, without consent. */
+  async act(event: Deed, itemId: string): Promise<boolean> {
+    const isKept = await this.#record(event, itemId);
+    this.store.say({ kind: "changed" });
+    return isKept;
+  }
+
+  /** Buy what lies in the basket; return whether it was kept. */
+  async order(): Promise<boolean> {
     const { basket } = await this.store.read();
-    for (const itemId of Object.keys(basket)) await this.recommender.record("purchase", itemId, { device: this.device });
+    let isKept = false;
+    for (const itemId of Object.keys(basket)) isKept = await this.#record("purchase", itemId);
     await this.store.change(() => ({ basket: {} }));
+    return isKept;
   }
 
   /** Put more or less of an item into the basket. */
@@ -70,20 +82,32 @@ export class Session {
       const { [itemId]: had = 0, ...rest } = basket;
       return { basket: had + more > 0 ? { ...rest, [itemId]: had + more } : rest };
     });
-    if (more > 0) await this.recommender.record("cart", itemId, { device: this.device });
+    if (more > 0) await this.#record("cart", itemId);
   }
 
-  /** Erase all that is kept of the user. */
+  /** Erase all that is kept of the user, what they agreed to as well. */
   async forget(): Promise<void> {
+    await this.recommender.setConsent("personalise", false);
     await this.recommender.forget();
     await this.store.forget();
   }
 
   /** Return the ids that were bought, each once, the last first. */
   async bought(): Promise<string[]> {
-    const events = await this.profile.events();
-    const ids = events.filter(({ event }) => event === "purchase").map(({ itemId }) => itemId);
+    const { events, consent } = await this.recommender.exportMyData();
+    if (!consent.personalise) return [];
+    const ids = events.filter(({ event }) => event === "purchase").map((record) => record.item_id);
     return [...new Set(ids.reverse())];
+  }
+
+  async #record(event: Deed, itemId: string): Promise<boolean> {
+    try {
+      await this.recommender.record(event, itemId, { device: this.device });
+      return true;
+    } catch (error) {
+      if (error instanceof ProfileError && error.code === "profile.no_consent") return false;
+      throw error;
+    }
   }
 
   #report(listMs: number): void {

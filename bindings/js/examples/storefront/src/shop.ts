@@ -76,8 +76,7 @@ function drawHeader(session: Session, shared: Shared): void {
 
 function drawBanner(session: Session, { isAsked, language }: Shared): void {
   const texts = textsOf(language);
-  const answer = (agrees: boolean) => () =>
-    void session.store.change(() => ({ isAsked: true, remembers: agrees, personalises: agrees }));
+  const answer = (agrees: boolean) => () => void session.consent(agrees);
   banner.hidden = isAsked;
   banner.setAttribute("aria-label", texts.privacy);
   replace(

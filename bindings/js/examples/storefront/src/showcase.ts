@@ -38,6 +38,7 @@ async function start(): Promise<void> {
   let [last, release]: [Measured | null, number | null] = [null, null];
 
   const forget = async () => {
+    await profile.setConsent({ purpose: "personalise", granted: false, policy: "" });
     await profile.forget();
     await store.forget();
   };
@@ -46,7 +47,7 @@ async function start(): Promise<void> {
     element("div", {}, element("dt", {}, name), element("dd", { "data-fact": key }, value));
 
   const draw = async () => {
-    const [{ language }, events] = [await store.read(), await profile.events()];
+    const [{ language }, { events }] = [await store.read(), await profile.read()];
     const texts = textsOf(language);
     const said = texts.showcase;
     document.documentElement.lang = language;

@@ -1,19 +1,14 @@
-/** What the frames and tabs share: consents, basket and language beside the profile; each hears of the others' changes. */
+/** What the frames and tabs share: basket and language beside the profile; each hears of the others' changes. */
 
-import type { Event, ProfileStore } from "@xrec/sdk/core";
 import { openDB, type IDBPDatabase } from "idb";
 
 const NAME = "corner-shop";
 
 export type Language = "en" | "zh";
 
-/** What the user has said, and what lies in the basket, by item; `isAsked` once the user has answered. */
+/** What lies in the basket, by item, and the like; `isAsked` once the user has said if the shop may remember them. */
 export interface Shared {
   readonly isAsked: boolean;
-  /** Keep what I buy and look at. */
-  readonly remembers: boolean;
-  /** Use it to choose for me. */
-  readonly personalises: boolean;
   readonly basket: Readonly<Record<string, number>>;
   readonly language: Language;
   /** The newest release that was ever opened: an older one is refused, whoever offers it. */
@@ -35,8 +30,6 @@ export type Message = { kind: "changed" } | { kind: "measured"; measured: Measur
 
 const FRESH: Shared = {
   isAsked: false,
-  remembers: false,
-  personalises: false,
   basket: {},
   language: languageOf(navigator.language),
   release: 0,
@@ -83,46 +76,5 @@ export class Store {
   listen(hear: (message: Message) => unknown): void {
     this.#channel.addEventListener("message", ({ data }) => hear(data as Message));
     window.addEventListener(NAME, (event) => hear((event as CustomEvent<Message>).detail));
-  }
-}
-
-const NOTHING: readonly Event[] = [];
-
-/**
- * A profile that keeps nothing, and shows nothing to the recommender, unless the user has agreed to it. It is read again
- * when a frame says that something has changed.
- */
-export class AskedProfile implements ProfileStore {
-  #shown: Promise<readonly Event[]> | null = null;
-
-  constructor(
-    private readonly kept: ProfileStore,
-    private readonly store: Store,
-  ) {
-    store.listen(({ kind }) => kind === "changed" && (this.#shown = null));
-  }
-
-  async add(event: Event): Promise<void> {
-    if ((await this.store.read()).remembers) await this.kept.add(event);
-    this.#shown = null;
-  }
-
-  events(): Promise<readonly Event[]> {
-    return (this.#shown ??= this.store.read().then(({ personalises }) => (personalises ? this.kept.events() : NOTHING)));
-  }
-
-  /** Every event that is kept, whatever it may be used for: they are the user's own. */
-  everything(): Promise<readonly Event[]> {
-    return this.kept.events();
-  }
-
-  async forget(): Promise<number> {
-    const count = await this.kept.forget();
-    this.#shown = null;
-    return count;
-  }
-
-  close(): Promise<void> {
-    return this.kept.close();
   }
 }
