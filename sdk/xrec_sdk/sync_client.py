@@ -37,6 +37,7 @@ from xrec_sdk.sync_store import SyncStore
 
 PROFILE_PATH = "/v1/profile"
 CLOSE_S = 0.9
+_LUCK = random.Random()  # its own, so that nobody who seeds the shared one makes all devices come at once
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class SyncClient:
         self._last_error = code
         self._state = "unauthorised" if code == UNAUTHORISED else "retrying"
         longest_s = min(self._timing.longest_delay_s, self._timing.first_delay_s * 2 ** min(failures, 20))
-        self._closing.wait(max(retry_after_s, longest_s * random.uniform(0.5, 1.0)))
+        self._closing.wait(max(retry_after_s, longest_s * _LUCK.uniform(0.5, 1.0)))
         return failures + 1
 
     # Ask for changes.
