@@ -213,12 +213,15 @@ class SyncClient:
 
     def _tell(self) -> None:
         standing = self._store.standing()
-        if standing.last_dseq == standing.acked and not standing.must_probe:
+        if not self._is_opened or (standing.last_dseq == standing.acked and not standing.must_probe):
             self._pause()
             return
         said: list[Push] = []
 
         def rule(replica: Replica) -> Changes | None:
+            # Whichever thread comes first after a long silence: what the lease ended must not be sent.
+            if ended := rules.lease_ended(replica, self._profile.clock_ms()):
+                return ended
             found = rules.next_push(replica)
             if found is None:
                 return None
