@@ -36,6 +36,20 @@ duplicates = "keep"
 """
 
 
+def write_log(data: str, out: Path) -> None:
+    """Write what `xrec-train prepare` reads of a data set: events.csv, items.csv and sources.toml in ``out``."""
+    path = Path(os.environ["XREC_DATA"]) / FILES[data]
+    with (out / "events.csv").open("w") as events:
+        events.write("user,item,at\n")
+        for user, *items in map(str.split, path.read_text().splitlines()):
+            events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
+    attributes = json.loads(path.with_name(path.stem + "_item2attributes.json").read_text())
+    with (out / "items.csv").open("w") as entries:
+        entries.write("item,attributes\n")
+        entries.writelines(f"i{item},{'|'.join(map(str, numbers))}\n" for item, numbers in attributes.items())
+    (out / "sources.toml").write_text(SOURCES)
+
+
 def main() -> None:
     """Write the events, then run xrec's own commands on them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -45,17 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    path = Path(os.environ["XREC_DATA"]) / FILES[arguments.data]
-    lines = path.read_text().splitlines()
-    with (out / "events.csv").open("w") as events:
-        events.write("user,item,at\n")
-        for user, *items in map(str.split, lines):
-            events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
-    attributes = json.loads(path.with_name(path.stem + "_item2attributes.json").read_text())
-    with (out / "items.csv").open("w") as items:
-        items.write("item,attributes\n")
-        items.writelines(f"i{item},{'|'.join(map(str, numbers))}\n" for item, numbers in attributes.items())
-    (out / "sources.toml").write_text(SOURCES)
+    write_log(arguments.data, out)
     settings = [part for setting in ["filter_seen=true", *arguments.setting] for part in ("--setting", setting)]
     tool = str(Path(sys.executable).parent / "xrec-train")
     subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)

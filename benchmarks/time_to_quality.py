@@ -21,20 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = "amazon-beauty/Beauty.txt"
-EPOCH = re.compile(r"epoch +(\d+) .*validation NDCG@10 ([0-9.]+)")
-HEAD = "user,item,at\n"
-SOURCES = """\
-[[source]]
-name = "interactions"
-files = "events.csv"
-columns = { user_id = "user", item_id = "item", at = "at" }
-constants = { device = "pc", event = "purchase" }
-time_unit = "s"
+from leave_one_out import FILES, write_log
 
-[clean]
-duplicates = "keep"
-"""
+EPOCH = re.compile(r"epoch +(\d+) .*validation NDCG@10 ([0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -83,12 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    path = Path(os.environ["XREC_DATA"]) / FILE
-    with (out / "events.csv").open("w") as events:
-        events.write(HEAD)
-        for user, *items in map(str.split, path.read_text().splitlines()):
-            events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
-    (out / "sources.toml").write_text(SOURCES)
+    write_log("beauty", out)
+    path = Path(os.environ["XREC_DATA"]) / FILES["beauty"]
     tool = str(Path(sys.executable).parent / "xrec-train")
     subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)
     peer = str(Path(__file__).with_name("peer_sasrec.py"))

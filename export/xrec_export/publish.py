@@ -31,6 +31,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
 )
 from xrec_sdk.bundle import Checked, open_bundle, read_checked
 from xrec_sdk.conformance import check_conformance
+from xrec_sdk.disk import write_synced
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.runtime import Runtime
 
@@ -202,10 +203,7 @@ def _save(repository: Path, roles: dict[str, Metadata[Any]], how: Publication) -
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(part, content)
     os.replace(part, path)
 
 

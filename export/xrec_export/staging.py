@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from xrec_sdk.disk import write_synced
 from xrec_sdk.errors import UsageError
 from xrec_sdk.manifest import FileRecord
 from xrec_sdk.signature import sign
@@ -36,10 +37,7 @@ def staged(target: Path) -> Iterator[Path]:
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files and wait until they are on the disk."""
     for name, content in files.items():
-        with open(folder / name, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(folder / name, content)
 
 
 def signed(manifest_bytes: bytes, private_pem: bytes) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from xrec_sdk.bundle import Bundle, Checked, open_bundle, read_checked
+from xrec_sdk.disk import write_synced
 from xrec_sdk.errors import BundleDamaged, BundleUntrusted, UsageError
 from xrec_sdk.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, FileRecord, Manifest, parse_manifest
 from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, verify
@@ -74,10 +75,10 @@ def apply_delta(
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
         part = Path(aside) / path.name
         part.mkdir()
-        _write(part / "manifest.json", opened.manifest_bytes)
-        _write(part / "manifest.sig", opened.sig_bytes)
+        write_synced(part / "manifest.json", opened.manifest_bytes)
+        write_synced(part / "manifest.sig", opened.sig_bytes)
         for name, content in _rebuilt(opened, old):
-            _write(part / name, content)
+            write_synced(part / name, content)
         # Opened and let go of: Windows renames no folder whose files are mapped.
         open_bundle(part, trusted_keys=trusted_keys, minimum_release=minimum_release)
         os.replace(part, path)
@@ -168,10 +169,3 @@ def _checked(steps: object) -> Iterator[tuple[int, int, int]]:
                 yield kind, place, size
             case _:
                 raise BundleDamaged(_CODE, "a step of the delta is not [kind, place, bytes]")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

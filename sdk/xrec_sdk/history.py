@@ -7,6 +7,7 @@ time since the counted event before it, in buckets; the last ``max_history`` of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +97,11 @@ def gap_codes(at_ms: NDArray[np.int64], is_first: NDArray[np.bool_], edges_ms: t
     codes = gaps_between(at_ms, edges_ms)
     codes[is_first] = 0
     return codes
+
+
+def gap_code(gap_ms: int, edges_ms: tuple[int, ...]) -> int:
+    """Return the code of one gap, as :func:`gaps_between` would."""
+    return 1 + bisect_left(edges_ms, gap_ms)
 
 
 def gaps_between(at_ms: NDArray[np.int64], edges_ms: tuple[int, ...]) -> NDArray[np.int32]:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +17,7 @@ from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
 from xrec_sdk.eventid import new_event_id
-from xrec_sdk.profile import MAX_EVENTS, Mark, Profile
+from xrec_sdk.profile import MAX_EVENTS, Mark, Profile, now_ms
 from xrec_sdk.reasons import find_reasons
 from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
@@ -32,11 +31,6 @@ Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool
 LEAST_POOL = 64
 POOL_PER_ANSWER = 4
 UNKNOWN_DEVICE = "unknown"
-
-
-def now_ms() -> int:
-    """Return the time in UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

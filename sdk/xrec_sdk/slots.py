@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xrec_sdk.bundle import Bundle, open_bundle, read_checked
+from xrec_sdk.disk import write_synced
 from xrec_sdk.errors import BundleDamaged, BundleError
 from xrec_sdk.filelock import try_lock
 
@@ -111,6 +112,18 @@ class Slots:
             change(replace(self.read(), pending=slot, tries=0))
         self.clean()
 
+    def refuse(self, manifest: str) -> None:
+        """Give up the bundle whose manifest.json has this sha256."""
+        with self.changing() as change:
+            change(_refused(self.read(), manifest))
+
+    def shipped_release(self) -> int:
+        """Return the release of the app's own bundle, 0 where it ships none; BundleError if it does not verify."""
+        if self.shipped is None:
+            return 0
+        keys = self.trusted_keys
+        return read_checked(self.shipped, trusted_keys=keys, allow_unsigned=False, minimum_release=0).manifest.release
+
     def clean(self) -> None:
         """Remove the folders that no slot names."""
         state = self.read()
@@ -133,10 +146,7 @@ class Slots:
 
     def _write(self, state: State) -> None:
         part = self.folder / f"{STATE}.part"
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(asdict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(part, json.dumps(asdict(state)).encode())
         os.replace(part, self.folder / STATE)
 
     def _try_pending(self, slot: Slot) -> Bundle | None:
@@ -159,16 +169,11 @@ class Slots:
             return None
 
     def _without_pending(self, state: State) -> State:
-        failed = (*state.failed, *([state.pending.manifest] if state.pending else []))[-MAX_FAILED:]
-        return replace(state, pending=None, tries=0, failed=failed)
+        state = state if state.pending is None else _refused(state, state.pending.manifest)
+        return replace(state, pending=None, tries=0)
 
     def _open_settled(self, state: State) -> Bundle:
-        shipped = 0
-        if self.shipped is not None:
-            shipped = read_checked(
-                self.shipped, trusted_keys=self.trusted_keys, allow_unsigned=False, minimum_release=0
-            ).manifest.release
-        if state.current is not None and state.current.release >= shipped:
+        if state.current is not None and state.current.release >= self.shipped_release():
             try:
                 return self._open_slot(state.current, state.floor)
             except BundleError:
@@ -183,6 +188,10 @@ class Slots:
 
     def _open_slot(self, slot: Slot, floor: int) -> Bundle:
         return open_bundle(self.folder / slot.folder, trusted_keys=self.trusted_keys, minimum_release=floor)
+
+
+def _refused(state: State, manifest: str) -> State:
+    return replace(state, failed=(*state.failed, manifest)[-MAX_FAILED:])
 
 
 def slot_of(manifest_bytes: bytes, release: int) -> Slot:

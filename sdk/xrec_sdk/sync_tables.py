@@ -13,10 +13,10 @@ from xrec_sdk.sync import ZERO, Changes, Dead, Hlc, Key, Op, Queued, Replica, Ro
 from xrec_sdk.sync_body import Criteria, compact_json, takes
 
 KEPT_DEAD = 1000
-_ROW = "seq, kind, id, epoch, hlc_ms, hlc_counter, device, dseq, order_ms, received_ms, body"
+ROW = "seq, kind, id, epoch, hlc_ms, hlc_counter, device, dseq, order_ms, received_ms, body"
 OP = "dseq, kind, id, epoch, hlc_ms, hlc_counter, contact_ms, purpose, body"
 _HOT = ("epoch", "contact_ms", "last_dseq", "acked")
-_PUT_ROW = f"INSERT OR REPLACE INTO rows ({_ROW}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_ROW = f"INSERT OR REPLACE INTO rows ({ROW}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 PUT_OP = f"INSERT OR REPLACE INTO queue (seq, shed_first, {OP}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 UNSENT = "seq IS NULL AND kind <> 'nop'"
 _ERASED_CODES = (sync.ERASED, sync.OLD_EPOCH, sync.BEHIND, sync.TOO_OLD)
@@ -48,14 +48,14 @@ class Rows(Mapping[Key, Row]):
 
     def _loaded(self) -> dict[Key, Row]:
         if self._all is None:
-            found = map(row_of, self._connection.execute(f"SELECT {_ROW} FROM rows").fetchall())
+            found = map(row_of, self._connection.execute(f"SELECT {ROW} FROM rows").fetchall())
             self._all = {row.key: row for row in found}
         return self._all
 
     def __getitem__(self, key: Key) -> Row:
         if self._all is not None:
             return self._all[key]
-        found = self._connection.execute(f"SELECT {_ROW} FROM rows WHERE kind = ? AND id = ?", key).fetchone()
+        found = self._connection.execute(f"SELECT {ROW} FROM rows WHERE kind = ? AND id = ?", key).fetchone()
         if found is None:
             raise KeyError(key)
         return row_of(found)
@@ -67,8 +67,14 @@ class Rows(Mapping[Key, Row]):
         return len(self._loaded())
 
 
+def row_values(row: Row) -> tuple[Any, ...]:
+    """Return a row's columns, as ROW names them; the server's tables have the same."""
+    key, times = (row.seq, row.kind, row.id, row.epoch), (row.order_ms, row.received_ms)
+    return (*key, *row.hlc, row.device, row.dseq, *times, row.body)
+
+
 def row_of(found: Sequence[Any]) -> Row:
-    """Return the row of a row of the table."""
+    """Return the row of its columns."""
     seq, kind, id, epoch, ms, counter, *rest = found
     return Row(seq, kind, id, epoch, Hlc(ms, counter), *rest)
 
@@ -117,8 +123,7 @@ def write(connection: Connection, changes: Changes, was_cursor: int) -> dict[str
     for key in changes.drop_rows:
         connection.execute("DELETE FROM rows WHERE kind = ? AND id = ?", key)
     for row in changes.put_rows:
-        fields = (row.seq, row.kind, row.id, row.epoch, *row.hlc, row.device, row.dseq, row.order_ms, row.received_ms)
-        connection.execute(_PUT_ROW, (*fields, row.body))
+        connection.execute(_PUT_ROW, row_values(row))
     keys = (*changes.drop_rows, *(row.key for row in changes.put_rows))
     touched |= {key.id: None for key in keys if key.kind == "event"}
     for dseq in (*changes.drop_queue, *(one.op.dseq for one in changes.put_queue)):

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
-from xrec_sdk.history import History, encode_counted, gaps_between, last_of_each, repeat_bias
+from xrec_sdk.history import History, encode_counted, gap_code, gaps_between, last_of_each, repeat_bias
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event
 
@@ -60,7 +59,7 @@ def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:
             bought.append((row, event.at_ms))
         code = vocabulary.code_of_event.get(event.event)
         if code is not None:
-            gap = 0 if before_ms is None else 1 + bisect_left(vocabulary.gap_edges_ms, event.at_ms - before_ms)
+            gap = 0 if before_ms is None else gap_code(event.at_ms - before_ms, vocabulary.gap_edges_ms)
             before_ms = event.at_ms
             known.append(event)
             codes.append((row, code, vocabulary.code_of_device.get(event.device, 0), gap))

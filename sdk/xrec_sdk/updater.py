@@ -22,6 +22,7 @@ from urllib.parse import quote
 from xrec_sdk.bundle import Bundle, open_bundle, read_checked
 from xrec_sdk.conformance import check_conformance
 from xrec_sdk.delta import apply_delta
+from xrec_sdk.disk import write_synced
 from xrec_sdk.errors import BundleDamaged, BundleError, BundleUntrusted, UsageError
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.runtime import Runtime
@@ -135,7 +136,7 @@ class BundleUpdater:
         state = self._slots.read()
         release, manifest = _said(offered)
         floor = max(state.floor, state.newest + 1)
-        if release < floor or manifest in state.failed or release <= self._shipped_release():
+        if release < floor or manifest in state.failed or release <= self._slots.shipped_release():
             return CheckResult("current", state.newest)
         try:
             with tempfile.TemporaryDirectory(prefix="part-", dir=self._folder) as name:
@@ -143,9 +144,7 @@ class BundleUpdater:
                 slot = self._verified(part, floor, release)
                 self._slots.install(part, slot)
         except BundleError:
-            with self._slots.changing() as change:
-                kept = self._slots.read()
-                change(replace(kept, failed=(*kept.failed, manifest)[-16:]))
+            self._slots.refuse(manifest)
             raise
         return CheckResult("installed", release)
 
@@ -182,10 +181,7 @@ class BundleUpdater:
         signed = {"manifest.json": checked.manifest_bytes, "manifest.sig": checked.sig_bytes or b""}
         files: dict[str, bytes | memoryview] = {**signed, **checked.files}
         for name, content in files.items():
-            with open(part / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(part / name, content)
         packed.unlink()
         return part
 
@@ -213,12 +209,6 @@ class BundleUpdater:
         expires = datetime.fromisoformat(said["signed"]["expires"].replace("Z", "+00:00"))
         with self._slots.changing() as change:
             change(replace(self._slots.read(), fresh_until_ms=int(expires.timestamp() * 1000)))
-
-    def _shipped_release(self) -> int:
-        shipped = self._slots.shipped
-        if shipped is None:
-            return 0
-        return read_checked(shipped, trusted_keys=self._keys, allow_unsigned=False, minimum_release=0).manifest.release
 
 
 def _fetch(tuf: Any, url: str, path: Path, length: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 from xrec_sdk.sync import Key, Row
 from xrec_sdk.sync_server import Device, History, Profile, Writes
+from xrec_sdk.sync_tables import ROW, row_of, row_values
 
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused
@@ -21,13 +22,10 @@ from xrec_server.postgres_pool import open_pool
 from xrec_server.rows import (
     DEVICE,
     PROFILE,
-    ROW,
     device_of,
     device_values,
     profile_of,
     profile_values,
-    row_of,
-    row_values,
 )
 from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
 

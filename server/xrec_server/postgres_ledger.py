@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncpg
 from xrec_sdk.sync_server import Ledger
+from xrec_sdk.sync_tables import ROW, row_of, row_values
 
 from xrec_server.postgres_pool import open_pool
-from xrec_server.rows import ROW, ledger_of, row_of, row_values
+from xrec_server.rows import ledger_of
 from xrec_server.store import LedgerLines
 
 _HEAD = "generation, epoch, erased_by, forgotten"

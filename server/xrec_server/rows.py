@@ -1,4 +1,7 @@
-"""How values of the sync protocol lie in columns; both databases have the same ones, in the same order."""
+"""How values of the sync protocol lie in columns; both databases have the same ones, in the same order.
+
+Those of a row are the device's too (xrec_sdk.sync_tables).
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from xrec_sdk.sync import Head, Hlc, Row
+from xrec_sdk.sync import Head, Row
 from xrec_sdk.sync_server import Device, Ledger, Profile, Recent
 
-ROW = "seq, kind, id, epoch, hlc_ms, hlc_counter, device, dseq, order_ms, received_ms, body"
 PROFILE = "generation, base, epoch, erased_by, seq, floor, forgotten, digest, events"
 DEVICE = "id, high_water, first, recent, passed, contact_ms, copied_ms, floor"
 
 _recents = msgspec.json.Decoder(list[tuple[int, str, str | None]])
-
-
-def row_values(row: Row) -> tuple[Any, ...]:
-    """Return a row's columns."""
-    key, hlc, times = (row.seq, row.kind, row.id, row.epoch), row.hlc, (row.order_ms, row.received_ms)
-    return (*key, hlc.ms, hlc.counter, row.device, row.dseq, *times, row.body)
-
-
-def row_of(columns: Sequence[Any]) -> Row:
-    """Return the row of its columns."""
-    seq, kind, id, epoch, hlc_ms, hlc_counter, device, dseq, order_ms, received_ms, body = columns
-    return Row(seq, kind, id, epoch, Hlc(hlc_ms, hlc_counter), device, dseq, order_ms, received_ms, body)
 
 
 def profile_values(profile: Profile) -> tuple[Any, ...]:

@@ -20,19 +20,17 @@ import msgspec
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.sync import Key, Row
 from xrec_sdk.sync_server import Device, History, Profile, Writes
+from xrec_sdk.sync_tables import ROW, row_of, row_values
 
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused, ServerError
 from xrec_server.rows import (
     DEVICE,
     PROFILE,
-    ROW,
     device_of,
     device_values,
     profile_of,
     profile_values,
-    row_of,
-    row_values,
 )
 from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.sqlite_ledger import SqliteLedger

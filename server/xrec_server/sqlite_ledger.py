@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from xrec_sdk.sync_server import Ledger
+from xrec_sdk.sync_tables import ROW, row_of, row_values
 
-from xrec_server.rows import ROW, ledger_of, row_of, row_values
+from xrec_server.rows import ledger_of
 from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.store import LedgerLines
 

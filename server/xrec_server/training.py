@@ -20,9 +20,9 @@ from pathlib import Path
 
 from xrec_sdk.sync import Row
 from xrec_sdk.sync_merge import consent_of_row, netstrings
+from xrec_sdk.sync_tables import ROW, row_of
 
 from xrec_server.errors import ServerError
-from xrec_server.rows import ROW, row_of
 from xrec_server.stores import is_url
 
 EVENTS, SOURCES = "events.jsonl.gz", "sources.toml"

@@ -22,18 +22,10 @@ from xrec_sdk.sync_http import Connection, check_url
 from xrec_sdk.sync_store import SyncStore
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
-from served import served, settings, token
+from served import served, settings, token, until
 
 QUICK = Timing(wait_s=20, gather_s=0.0, look_every_s=0.1, first_delay_s=0.02, longest_delay_s=0.2)
-WITHIN_S = 60
 NOW_MS = time.time_ns() // 1_000_000 - 10_000  # a server refuses what claims to be older than the retention
-
-
-def until(holds, within_s=WITHIN_S):
-    end = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,3 +137,11 @@ def event(item_id: str = "sku-42", **changed: Any) -> dict[str, Any]:
 def now_ms() -> int:
     """Return Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def until(holds: Callable[[], bool], within_s: float = 60) -> None:
+    """Wait until something is so; fail after a minute."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)

@@ -6,13 +6,12 @@ import asyncio
 import gzip
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from served import Client, event, granted, op, served, settings, token
+from served import Client, event, granted, op, served, settings, token, until
 from small_shop import small_config
 from xrec_export.cli import main as export_main
 from xrec_export.keys import public_key, write_key
@@ -111,11 +110,3 @@ def test_what_users_do_with_a_list_comes_back_as_another_list(trained: Path, tmp
                 until(lambda pc=pc: len(pc.profile.events()) == 12)
                 assert pc.profile.events()[-1].item_id == ring[13] == "sku-31"
                 assert pc.recommend(1, filter_seen=True)[0].item_id in next_ones
-
-
-def until(is_done: Callable[[], bool]) -> None:
-    """Wait until something is so; fail after a minute."""
-    end = time.monotonic() + 60
-    while not is_done():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -104,7 +104,7 @@ def fit(
         click.echo(json.dumps(facts) if as_json else text)
 
 
-def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...], preset: str | None = None) -> Any:
+def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...], preset: str | None) -> Any:
     from xrec_trainer.config import parse
     from xrec_trainer.presets import load_preset
 

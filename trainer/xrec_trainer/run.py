@@ -89,7 +89,6 @@ def claim(path: Path, wanted: dict[str, Any], code: str, what: str) -> None:
     wanted = json.loads(json.dumps(wanted))
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise UsageError(code, f"{path.parent} holds {what} ({path.name}); name another folder with --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_json(path, wanted)
 
 
