@@ -9,7 +9,7 @@ from typing import Any
 
 from xrec_sdk import sync
 from xrec_sdk.store import Connection
-from xrec_sdk.sync import ZERO, Changes, Dead, Hlc, Key, Op, Queued, Replica, Row, Standing
+from xrec_sdk.sync import Changes, Dead, Hlc, Key, Op, Queued, Replica, Row, Standing
 from xrec_sdk.sync_body import Criteria, compact_json, takes
 
 KEPT_DEAD = 1000
@@ -100,11 +100,6 @@ def dead(connection: Connection) -> list[Dead]:
     """Return the operations that will never be part of the profile, oldest first, the last thousand."""
     found = connection.execute(f"SELECT code, {OP} FROM dead ORDER BY place").fetchall()
     return [Dead(op_of(row[1:]), row[0]) for row in found]
-
-
-def nop(dseq: int) -> Op:
-    """Return what stands in an operation's place once it is erased, shed or refused."""
-    return Op(dseq, "nop", "", 0, ZERO, 0, "", "")
 
 
 def erasures_said(connection: Connection) -> dict[str, tuple[Op, int | None]]:

@@ -18,6 +18,7 @@ from xrec_sdk.eventid import new_event_id
 from xrec_sdk.store import Connection
 from xrec_sdk.sync import LIMITS, Changes, Key, Limits, Op, Queued, Replica, Row, Standing
 from xrec_sdk.sync_body import Criteria, compact_json, criteria, takes
+from xrec_sdk.sync_draft import nop
 from xrec_sdk.sync_merge import order_ms
 from xrec_sdk.sync_tables import (
     PUT_OP,
@@ -27,7 +28,6 @@ from xrec_sdk.sync_tables import (
     forget_dead,
     is_held,
     keep_dead,
-    nop,
     put_op,
     put_standing,
     queued,
