@@ -15,12 +15,14 @@ from xrec_trainer import dataset
 from xrec_trainer.baselines import users_by_items
 from xrec_trainer.batches import prefix_batches, prefixes
 from xrec_trainer.config import FitConfig, parse
+from xrec_trainer.encoders import ENCODERS
 from xrec_trainer.fit import fit, target_worth
-from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
+from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy, smoothing
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import fake_quantize
 from xrec_trainer.ranking import model_ranker
 from xrec_trainer.run import load_run
+from xrec_trainer.schedule import learning_rate
 from xrec_trainer.splits import make_study
 from xrec_trainer.svd import svd_rows
 from xrec_trainer.trend import Trend, trend_prior
@@ -89,6 +91,56 @@ def test_the_sampled_loss_over_all_items_evenly_is_the_full_loss() -> None:
     every, places, weights = torch.arange(37), torch.arange(20), torch.ones(20)
     sampled = sampled_cross_entropy(users, table, places, targets, weights, every, torch.zeros(37))
     assert torch.allclose(sampled, torch.nn.functional.cross_entropy(users @ table.T, targets), atol=1e-5)
+
+
+def test_label_smoothing_of_the_full_loss_equals_that_of_torch() -> None:
+    torch.manual_seed(6)
+    users, table, targets = torch.randn(20, 8), torch.randn(37, 8), torch.randint(37, (20,))
+    asked = users, table, torch.arange(20), targets, torch.ones(20)
+    ours = full_cross_entropy(*asked) + smoothing(*asked, 0.2)
+    assert torch.allclose(
+        ours, torch.nn.functional.cross_entropy(users @ table.T, targets, label_smoothing=0.2), atol=1e-5
+    )
+
+
+def test_label_smoothing_is_refused_for_gbce_which_has_no_such_target() -> None:
+    with pytest.raises(UsageError, match="label_smoothing is for loss=softmax"):
+        small_config(loss="gbce", label_smoothing=0.1)
+
+
+def test_the_rate_warms_up_by_the_step_and_falls_by_half_a_cosine_over_the_epochs() -> None:
+    assert learning_rate(small_config(), epoch=11, step=999) == 3e-3
+    config = small_config(schedule="cosine", warmup_steps=9, max_epochs=4)
+    assert [round(learning_rate(config, 0, step) / 3e-3, 6) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1, 1]
+    assert np.allclose([learning_rate(config, epoch, 50) / 3e-3 for epoch in (0, 2, 3, 4)], [1, 0.5, 0.146447, 0])
+
+
+def test_a_killed_training_with_a_schedule_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
+    config = small_config(schedule="cosine", warmup_steps=60, label_smoothing=0.1, max_epochs=3)
+    whole = fit(shop, tmp_path / "whole", config)
+
+    def kill(line: dict[str, object]) -> None:
+        if line["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(shop, tmp_path / "cut", config, kill)
+    resumed = fit(shop, tmp_path / "cut", config)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_bf16_learns_and_saves_float32(encoder: str, shop: Path, tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {"float32": [], "bf16": []}
+    for precision, of_epochs in losses.items():
+        config = small_config(encoder=encoder, precision=precision, max_epochs=3, quantized_epochs=0)
+        fit(shop, tmp_path / precision, config, lambda line, kept=of_epochs: kept.append(line["loss"]))
+    saved = torch.load(tmp_path / "bf16" / "model.pt", weights_only=True)
+    assert {value.dtype for value in saved.values() if value.is_floating_point()} == {torch.float32}
+    assert losses["bf16"][-1] < losses["bf16"][0] - 0.1
+    assert losses["bf16"] != losses["float32"]
+    assert np.allclose(losses["bf16"], losses["float32"], rtol=0.02)
 
 
 def test_gbce_is_worked_by_hand_and_ignores_a_negative_that_is_the_target() -> None:

@@ -11,6 +11,8 @@ from xrec_sdk.errors import UsageError
 Split = Literal["time", "leave-one-out"]
 InitialRows = Literal["random", "svd"]
 Loss = Literal["softmax", "gbce"]
+Schedule = Literal["constant", "cosine"]
+Precision = Literal["float32", "bf16"]
 Weights = tuple[tuple[str, float], ...]
 
 
@@ -21,6 +23,10 @@ class FitConfig:
     ``sampled_above``: with more items than this the loss is a softmax over ``samples`` shared negatives (see loss.py).
     The full loss ranks better and grows with the catalogue: benchmarks/results/loss_cost.txt has both figures.
     ``loss``: "gbce" is learned over ``samples`` even negatives, with ``gbce_calibration`` 0 to 1 (loss.py).
+    ``label_smoothing``: this share of each target goes to all items evenly (loss.py); for the softmax alone.
+    ``schedule``: "cosine" lets the learning rate fall to 0 over ``max_epochs``, after ``warmup_steps`` (schedule.py).
+    ``precision``: "bf16" runs the encoder's products of matrices in bfloat16 (``torch.autocast``); the loss, weights
+    and what is saved stay float32.
     ``auxiliary_targets``: further events that are learned as targets, each with its weight in the loss (a target's own
     is 1), as ``view:0.1,cart:0.3``; evaluation asks for ``targets`` alone.
     ``horizon_days``: 0 learns the next event at each position; else ``prefixes`` times an epoch each user is cut at a
@@ -57,6 +63,9 @@ class FitConfig:
     heads: int = 2
     dropout: float = 0.5
     learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    precision: Precision = "float32"
     batch_tokens: int = 1024
     max_epochs: int = 100
     patience: int = 10
@@ -65,6 +74,7 @@ class FitConfig:
     samples: int = 2048
     loss: Loss = "softmax"
     gbce_calibration: float = 0.75
+    label_smoothing: float = 0.0
     horizon_days: float = 0.0
     prefixes: int = 4
     burn_in_days: float = 0.0
@@ -103,6 +113,8 @@ class FitConfig:
             "id_dropout": (0, 0.95),
             "cold_share": (0, 0.9),
             "gbce_calibration": (0, 1),
+            "label_smoothing": (0, 0.9),
+            "warmup_steps": (0, 1e6),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -110,12 +122,15 @@ class FitConfig:
                 raise UsageError("usage.out_of_bounds", f"{name} is {value}; expected {low:g} to {high:g}")
         if self.width % self.heads:
             raise UsageError("usage.out_of_bounds", f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.initial_rows not in get_args(InitialRows):
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError("usage.setting", f"{name} is {value!r}; expected {' or '.join(choices)}")
+        if self.label_smoothing and self.loss != "softmax":
             raise UsageError(
-                "usage.setting", f"initial_rows is {self.initial_rows!r}; expected {' or '.join(get_args(InitialRows))}"
+                "usage.setting",
+                f"label_smoothing is for loss=softmax, and loss is {self.loss!r}; leave one of them out",
             )
-        if self.loss not in get_args(Loss):
-            raise UsageError("usage.setting", f"loss is {self.loss!r}; expected {' or '.join(get_args(Loss))}")
         for name, weight in self.auxiliary_targets:
             if not 0 < weight <= 1:
                 raise UsageError("usage.out_of_bounds", f"the weight of {name} is {weight}; expected more than 0, to 1")
@@ -149,6 +164,12 @@ def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
     return FitConfig(**values)
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "initial_rows": get_args(InitialRows),
+    "loss": get_args(Loss),
+    "precision": get_args(Precision),
+    "schedule": get_args(Schedule),
+}
 _BOOLS = {"true": True, "false": False}
 
 
@@ -160,6 +181,8 @@ def _weights(text: str) -> Weights:
 _KINDS: dict[str, Callable[[str], Any]] = {
     "InitialRows": str,
     "Loss": str,
+    "Precision": str,
+    "Schedule": str,
     "Weights": _weights,
     "int": int,
     "float": float,

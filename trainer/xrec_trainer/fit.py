@@ -25,11 +25,12 @@ from xrec_trainer.cases import Cases
 from xrec_trainer.config import FitConfig
 from xrec_trainer.content import Features
 from xrec_trainer.dataset import Catalogue, Log
-from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy
+from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy, smoothing
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
 from xrec_trainer.ranking import rank_users, user_vectors
 from xrec_trainer.run import Run, alone, claim, describe, load_run, save_json, save_tensors
+from xrec_trainer.schedule import learning_rate
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
 from xrec_trainer.trend import Trend, trend_prior
@@ -167,8 +168,11 @@ class Trainer:
         self.average = Average(self.model, self.config.averaging)
         self.model.is_quantized = self.progress.is_quantizing = True
         self.progress.best_ndcg = self._validate()
+        self._set_rate(self.config.learning_rate * 0.1)
+
+    def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * 0.1
+            group["lr"] = rate
 
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
@@ -214,6 +218,8 @@ class Trainer:
         return prefix_batches(log, cuts, self.worth, config.batch_tokens, random)
 
     def _step(self, batch: Batch | None, random: np.random.Generator) -> float:
+        if not self.progress.is_quantizing:
+            self._set_rate(learning_rate(self.config, self.progress.epoch, self.average.steps))
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         if batch:
@@ -227,16 +233,19 @@ class Trainer:
 
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         table = self.model.item_table()
-        users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
+        with torch.autocast(table.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
+            users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
         table = table[: self.study.catalogue.warm]
-        asked = users.flatten(0, 1)[batch.asked], table, batch.places, batch.targets, batch.weights
+        asked = users.flatten(0, 1)[batch.asked].float(), table, batch.places, batch.targets, batch.weights
         if self.config.loss == "gbce":
             drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples))
             return gbce(*asked, drawn, self.config.gbce_calibration)
         if len(table) > self.config.sampled_above:
             drawn = torch.from_numpy(random.choice(len(table), size=self.config.samples, p=self.draw))
-            return sampled_cross_entropy(*asked, drawn, self.log_q)
-        return full_cross_entropy(*asked)
+            loss = sampled_cross_entropy(*asked, drawn, self.log_q)
+        else:
+            loss = full_cross_entropy(*asked)
+        return loss + smoothing(*asked, self.config.label_smoothing) if self.config.label_smoothing else loss
 
     def _validate(self) -> float:
         if len(self.validation) == 0:

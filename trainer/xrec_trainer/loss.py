@@ -74,6 +74,16 @@ def sampled_cross_entropy(
     return _mean(torch.logsumexp(logits, dim=1) - positive, weights)
 
 
+def smoothing(users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor, share: float) -> Tensor:
+    """Return what label smoothing adds to the softmax cross entropy of the same five, full or sampled.
+
+    With ``share`` of each target given to all items evenly (Szegedy et al., CVPR 2016, section 7) the loss gains
+    ``share * (score of the target - mean score of all items)``, in which the softmax's denominator has no part.
+    """
+    difference = functional.embedding(targets, table) - table.mean(dim=0)
+    return share * _mean((users[places] * difference).sum(dim=1), weights)
+
+
 def gbce(
     users: Tensor, table: Tensor, places: Tensor, targets: Tensor, weights: Tensor, sampled: Tensor, calibration: float
 ) -> Tensor:
