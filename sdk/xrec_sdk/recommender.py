@@ -194,19 +194,21 @@ class Recommender:
     def score(self, items: Iterable[str]) -> dict[str, float]:
         """Return the score of each item as :meth:`recommend` with the bundle's default would rank it.
 
-        Ids that the bundle does not know are left out; seen items have their score too.
+        Ids that the bundle does not know or does not offer are left out, as no list holds them; seen items have their
+        score too.
         """
         ids = list(dict.fromkeys(_texts("items", items)))
         found = self.bundle.ids.rows(ids)
+        is_offered = (found >= 0) & np.isfinite(self.bundle.bias.flat[found])
+        rows = found[is_offered]
         known = self._known()
-        scores = self.bundle.item_vectors(found[found >= 0]) @ known.user + self.bundle.prior.flat[found[found >= 0]]
+        scores = self.bundle.item_vectors(rows) @ known.user + self.bundle.prior.flat[rows]
         gain_rows, gains = self._bias(known, None)
         gain_of = {row: gain for row, gain in zip(gain_rows.tolist(), gains.tolist(), strict=True) if gain > -np.inf}
-        rows = found[found >= 0].tolist()
-        known_ids = [item_id for item_id, row in zip(ids, found.tolist(), strict=True) if row >= 0]
+        listed = [item_id for item_id, offered in zip(ids, is_offered.tolist(), strict=True) if offered]
         return {
             item_id: float(score) + gain_of.get(row, 0.0)
-            for item_id, row, score in zip(known_ids, rows, scores, strict=True)
+            for item_id, row, score in zip(listed, rows.tolist(), scores, strict=True)
         }
 
     def set_consent(self, purpose: str, granted: bool, *, policy: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Write the vectors that every language walks: three tiny signed bundles, more encoders, and what they must answer.
+"""Write the vectors that every language walks: four tiny signed bundles, more encoders, and what they must answer.
 
     python tests/vectors/make_vectors.py
 
@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from xrec_export import conformance
 from xrec_export.build import Release, build_bundle
 from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase, excluding
@@ -33,9 +35,11 @@ from xrec_export.from_run import LastPosition
 from xrec_export.parity import Tolerance
 from xrec_export.quantize import pack_items, quantize_table
 from xrec_export.ranker_graph import ExportRanker
+from xrec_export.staging import records, signed, write
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import XrecError
 from xrec_sdk.history import DAY_MS, History, RepeatRule, Vocabulary
+from xrec_sdk.manifest import to_bytes as manifest_bytes
 from xrec_sdk.recommender import Recommender
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
@@ -46,12 +50,13 @@ from xrec_trainer.encoders.pool import Pool
 from xrec_trainer.ranker import Ranker
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, item_ids, questions
+from vectors import recipes
+from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, WITHDRAWN, item_ids, questions
 
 FOLDER = Path(__file__).parent
 PHRASE = "the key of xrec's test vectors; it protects nothing"
 BRIEF = ("item_id", "score", "rank", "probability")
-ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60}
+ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60, "withdrawn": 140}
 
 
 def private_pem() -> bytes:
@@ -166,6 +171,25 @@ def build_bundles(folder: Path) -> None:
         release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem())
         target = folder / f"{name}.xrec"
         build_bundle(model, parity_cases(model), target, release=release, tolerance=Tolerance(0.5, 1.0))
+    build_withdrawn(folder / "pool.xrec", folder / "withdrawn.xrec")
+
+
+def build_withdrawn(base: Path, target: Path) -> None:
+    """Write a bundle whose items WITHDRAWN are not offered any more."""
+    bundle = open_bundle(base, trusted_keys=[public_key()])
+    is_offered = np.isin(np.arange(len(bundle.ids)), WITHDRAWN, invert=True)
+    files = {name: content for name, content in recipes.read_folder(base).items() if not name.startswith("manifest")}
+    items, at = bytearray(files["items.bin"]), bundle.manifest.items.bias.offset
+    for row in WITHDRAWN:
+        struct.pack_into("<f", items, at + 4 * row, -np.inf)
+    vectors = bundle.item_vectors(np.arange(len(bundle.ids), dtype=np.int32))
+    files["items.bin"] = bytes(items)
+    files["conformance.json"] = conformance.make(
+        bundle.manifest.vocabulary, vectors, None, Runtime(bundle), is_offered=is_offered
+    )
+    manifest = replace(bundle.manifest, name="withdrawn vectors", files=records(files))
+    target.mkdir()
+    write(target, {**files, **signed(manifest_bytes(manifest), private_pem())})
 
 
 def build_encoders(folder: Path) -> None:
@@ -210,6 +234,8 @@ def answer(recommender: Recommender, method: str, arguments: Mapping[str, Any]) 
         return {"error": error.code}
     if method in ("record", "feedback"):
         return None
+    if method == "score":
+        return {"item_ids": list(given), "scores": list(given.values())}
     if method == "export_my_data":
         return [{name: value for name, value in event.items() if name != "id"} for event in given["events"]]
     has_ranker = recommender.bundle.manifest.ranker is not None

@@ -15,6 +15,9 @@ PROBABILITY_TOLERANCE = 1e-5
 TWINS = range(40, 44)
 """Rows of one vector and prior: their scores are equal, so that the lower row comes first."""
 
+WITHDRAWN = (0, 9, 139)
+"""Rows of withdrawn.xrec whose items are not offered; the last row of all among them."""
+
 
 def item_ids(count: int) -> list[str]:
     names = [f"sku-{row}" for row in range(count)]
@@ -115,6 +118,18 @@ def questions() -> dict[str, dict[str, Any]]:
             short,
         ),
         "22-unknown-item": case("an unknown item has none like it", "pool.xrec", [call("similar", item_id="gone")], []),
+        "23-withdrawn": case(
+            "an item that is not offered is known from histories, has items like it, and is in no list and not scored",
+            "withdrawn.xrec",
+            [
+                call("encode"),
+                call(recommend, k=140),
+                call(recommend, k=3, candidates=["sku-9", "sku-139"]),
+                call("score", items=["sku-9", "gone", "sku-8", "sku-0", "sku-139", "sku-138"]),
+                call("similar", item_id="sku-9", k=4),
+            ],
+            [*pool, {"event": "view", "item_id": "sku-9", "device": "pc", "at_ms": NOW_MS}],
+        ),
         "30-exclude": case(
             "excluded ids, unknown ones ignored",
             "lowpass.xrec",

@@ -149,7 +149,7 @@ export class Recommender {
 
   /**
    * Return the score of each item as `recommend` with the bundle's default would rank it. Ids that the bundle does not
-   * know are left out; seen items have their score too.
+   * know or does not offer are left out, as no list holds them; seen items have their score too.
    */
   async score(items: Iterable<string>): Promise<Map<string, number>> {
     const ids = new Set(texts("items", items));
@@ -158,7 +158,7 @@ export class Recommender {
     const scores = new Map<string, number>();
     for (const itemId of ids) {
       const row = this.row(itemId);
-      if (row < 0) continue;
+      if (row < 0 || this.bundle.bias[row] === -Infinity) continue;
       const product = Math.fround(dot(itemVector(this.bundle, row), known.user));
       const gain = gains.get(row) ?? 0;
       scores.set(itemId, Math.fround(product + this.bundle.prior[row]) + (gain === -Infinity ? 0 : gain));

@@ -78,7 +78,7 @@ async function ask(recommender: Recommender, call: string, given: Arguments): Pr
   const text = (name: string) => given[name] as string;
   if (call === "recommend") return listed(await recommender.recommend(optionsOf(given)));
   if (call === "similar") return listed(await recommender.similar(text("item_id"), given.k as number | undefined));
-  if (call === "score") return Object.fromEntries(await recommender.score(given.items as string[]));
+  if (call === "score") return scored(await recommender.score(given.items as string[]));
   if (call === "forget") return recommender.forget();
   if (call === "set_consent") return setConsent(recommender, given);
   if (call === "consent") return recommender.consent();
@@ -87,6 +87,10 @@ async function ask(recommender: Recommender, call: string, given: Arguments): Pr
   if (call === "record") return void (await record(recommender, given));
   if (call !== "feedback") throw new Error(`unknown call ${call}`);
   return void (await recommender.feedback(text("recommendation_id"), text("item_id"), text("event")));
+}
+
+function scored(scores: Map<string, number>): unknown {
+  return { item_ids: [...scores.keys()], scores: [...scores.values()] };
 }
 
 function setConsent(recommender: Recommender, { purpose, granted, policy }: Arguments): Promise<void> {
