@@ -1,4 +1,4 @@
-"""Write the cases of the sync protocol that every language walks: joins, clocks, order and digests, from SEED.
+"""Write the cases of the sync protocol that every language walks: joins, digests, a device's rules, from SEED.
 
 python tests/vectors/make_sync.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,14 @@ from xrec_sdk.sync_merge import (
     tick,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
+from recorded import shortest
+
 FOLDER = Path(__file__).parent / "sync"
 SEED = 20260201
+DEVICE_FILE = "12-device.json"
+DEVICE_SEEDS = range(1, 21)
+DEVICE_LETTERS = 4_000
 NOW_MS = 1_750_000_000_000
 
 
@@ -193,9 +200,11 @@ def make() -> dict[str, list[dict[str, Any]]]:
 
 def texts() -> dict[str, str]:
     """Return the files' contents by name, the index among them."""
-    cases = make()
+    cases, calls = make(), shortest(DEVICE_SEEDS, DEVICE_LETTERS)
     files = {name: json.dumps(content, ensure_ascii=False, indent=1) + "\n" for name, content in cases.items()}
-    index = {"seed": SEED, "files": [{"file": name, "cases": len(content)} for name, content in cases.items()]}
+    files[DEVICE_FILE] = "[\n" + ",\n".join(calls) + "\n]\n"
+    counts = {**{name: len(content) for name, content in cases.items()}, DEVICE_FILE: len(calls)}
+    index = {"seed": SEED, "files": [{"file": name, "cases": count} for name, count in counts.items()]}
     return {**files, "index.json": json.dumps(index, indent=1) + "\n"}
 
 

@@ -88,7 +88,7 @@ test("what is packed is the build, the README and the licences of others, and no
 
 test("the README's map says of each file what its first sentence says", () => {
   const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
-  const files = ["src", "src/onnx"].flatMap((home) => readdirSync(join(PACKAGE, home)).map((name) => `${home}/${name}`));
+  const files = ["src", "src/onnx", "src/sync"].flatMap((home) => readdirSync(join(PACKAGE, home)).map((name) => `${home}/${name}`));
   for (const file of files.filter((name) => name.endsWith(".ts"))) {
     const [, comment] = /^\/\*\*([^]*?)\*\//.exec(readFileSync(join(PACKAGE, file), "utf8"))!;
     const [sentence] = comment.replace(/\n \* ?/g, " ").trim().split(/(?<=[.]) /);
