@@ -22,8 +22,12 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A library that can't be installed here is named so in the table.
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/recommend_vs_naive.py
+	-$(BIN)/pip install --quiet --constraint constraints.txt -e '.[bench]'
+	mkdir -p build/bench
+	$(BIN)/python -m pytest benchmarks/suites --benchmark-json=build/bench/suites.json
+	for items in 100000 1000000; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/side_by_side.py --items $$items --out build/bench/side_by_side_$$items || exit 1; done
 
 simulate: $(VENV)/ready
 	$(BIN)/python tests/sync/simulator.py --histories 20000
