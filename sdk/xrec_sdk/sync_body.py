@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +16,12 @@ from xrec_sdk.sync import Limits, Op
 MAX_NUMBER = (1 << 53) - 1
 MAX_COUNTER = (1 << 31) - 1
 MAX_DEPTH = 32
+PAD_BYTES = 128
+"""What is sealed is padded to a multiple of this."""
+SEAL_BYTES = 28
+"""What sealing adds: a nonce of 12 bytes and a tag of 16."""
+_NAME = re.compile("[A-Za-z0-9_-]{22}")
+_SEALED = re.compile("[A-Za-z0-9_-]+")
 
 
 def is_number(value: object) -> TypeGuard[int]:
@@ -57,10 +66,13 @@ def compact_json(value: object) -> str:
 
 @dataclass(frozen=True)
 class Criteria:
-    """Which events an erasure takes: those that meet all that is given, times as claimed in [from_ms, to_ms)."""
+    """Which events an erasure takes: those that meet all that is given, times as claimed in [from_ms, to_ms).
 
-    item_id: str | None = None
-    event: str | None = None
+    Of a sealed erasure ``item_id`` and ``event`` give a trapdoor for each key that it names (seal.py).
+    """
+
+    item_id: str | Mapping[str, str] | None = None
+    event: str | Mapping[str, str] | None = None
     from_ms: int | None = None
     to_ms: int | None = None
 
@@ -70,6 +82,7 @@ class Criteria:
         return self == Criteria()
 
 
+@lru_cache(maxsize=256)
 def criteria(body: str) -> Criteria:
     """Return the criteria of an erase operation; ValueError where its body is malformed."""
     fields = _object(body)
@@ -77,25 +90,46 @@ def criteria(body: str) -> Criteria:
     if unknown:
         # Never less than what was meant: an erasure that names more than is understood would take too much.
         raise ValueError(f"an erasure names {sorted(unknown)}; expected item_id, event, from_ms, to_ms")
-    for name, is_right in (("item_id", is_text), ("event", is_text), ("from_ms", is_number), ("to_ms", is_number)):
+    for name, is_right in (("item_id", _is_named), ("event", _is_named), ("from_ms", is_number), ("to_ms", is_number)):
         if fields.get(name) is not None and not is_right(fields[name]):
             raise ValueError(f"{name} of an erasure is {_short(fields[name])}; expected text, or milliseconds")
     return Criteria(**fields)
 
 
+def _is_named(value: object) -> bool:
+    """Return whether this is text, or a trapdoor for each key of a sealed profile."""
+    if isinstance(value, dict):
+        return all(isinstance(one, str) and _NAME.fullmatch(one) for pair in value.items() for one in pair)
+    return is_text(value)
+
+
+def tag(trapdoor: str, id: str) -> str:
+    """Return what marks the sealed event ``id`` for a trapdoor: nobody else can tell two marks of one item apart."""
+    mark = hmac.digest(trapdoor.encode(), id.encode(), "sha256")[:16]
+    return base64.urlsafe_b64encode(mark).decode()[:22]
+
+
 def takes(erasure: Criteria, body: str) -> bool:
-    """Return whether an erasure takes the event of this body; an event that can't be read is taken."""
+    """Return whether an erasure takes the event of this body; an event that it can't tell apart is taken."""
     try:
         event = json.loads(body)
         at_ms: int = event["at_ms"]
         return (
-            erasure.item_id in (None, event["item_id"])
-            and erasure.event in (None, event["event"])
+            _is_meant(erasure.item_id, "item_id", event)
+            and _is_meant(erasure.event, "event", event)
             and (erasure.from_ms is None or erasure.from_ms <= at_ms)
             and (erasure.to_ms is None or at_ms < erasure.to_ms)
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return True
+
+
+def _is_meant(named: str | Mapping[str, str] | None, field: str, event: dict[str, Any]) -> bool:
+    if named is None:
+        return True
+    if isinstance(named, str):
+        return bool(named == event[field])
+    return bool(tag(named[event["key"]], event["id"]) == event["tags"][field])
 
 
 @lru_cache(maxsize=256)
@@ -130,14 +164,45 @@ def event_time(op: Op, limits: Limits) -> int:
     fields = _object(op.body)
     if fields.get("id") != op.id:
         raise ValueError(f"the body of event {_short(op.id)} has the id {_short(fields.get('id'))}")
+    if "sealed" in fields:
+        _check_sealed(fields)
+        return _time(fields)
     for name in ("event", "item_id", "device", "recommendation_id"):
         value = fields.get(name)
         is_absent = value is None and name == "recommendation_id"
         if not is_absent and not (is_text(value) and 1 <= len(value) <= limits.id_characters):
             raise ValueError(f"{name} of an event is {_short(value)}; expected 1 to {limits.id_characters} characters")
-    value, at_ms = fields.get("value"), fields.get("at_ms")
+    value = fields.get("value")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"value of an event is {_short(value)}; expected a number")
+    return _time(fields)
+
+
+def is_sealed(body: str) -> bool:
+    """Return whether this is the body of an event that only the user's devices can read."""
+    try:
+        return "sealed" in json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _check_sealed(fields: dict[str, Any]) -> None:
+    """Raise ValueError where a sealed event says more than id, time, key, tags and ciphertext, or not as it must."""
+    tags, sealed = fields.get("tags"), fields["sealed"]
+    is_whole = fields.keys() == {"id", "at_ms", "key", "tags", "sealed"}
+    if not is_whole or not isinstance(tags, dict) or tags.keys() != {"item_id", "event"}:
+        raise ValueError("a sealed event has id, at_ms, key, sealed and tags of item_id and event, and nothing else")
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in (fields["key"], *tags.values())):
+        raise ValueError("key or tags of a sealed event are not 16 bytes in base64url")
+    if not isinstance(sealed, str) or not _SEALED.fullmatch(sealed):
+        raise ValueError(f"sealed is {_short(sealed)}; expected base64url without padding")
+    length = len(sealed) * 3 // 4 - SEAL_BYTES
+    if length < PAD_BYTES or length % PAD_BYTES:
+        raise ValueError(f"sealed holds {length} bytes; expected a multiple of {PAD_BYTES}")
+
+
+def _time(fields: dict[str, Any]) -> int:
+    at_ms = fields.get("at_ms")
     if not is_number(at_ms):
         raise ValueError(f"at_ms of an event is {_short(at_ms)}; expected Unix milliseconds")
     return at_ms

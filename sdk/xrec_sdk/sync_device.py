@@ -137,7 +137,7 @@ def _shed(draft: Draft, limits: Limits) -> None:
     full = [one for one in draft.queued() if one.seq is None and one.op.kind != "nop"]
     spare = len(full) - limits.queue_ops
     events = [one for one in full if one.op.kind == "event" and one.op.dseq > draft.standing.sent]
-    victims = sorted(events, key=lambda one: (json.loads(one.op.body)["event"] != "view", one.op.dseq))
+    victims = sorted(events, key=lambda one: (json.loads(one.op.body).get("event") != "view", one.op.dseq))
     for one in victims[: max(0, spare)]:
         draft.void(one)
         draft.standing = replace(draft.standing, shed=draft.standing.shed + 1)

@@ -143,7 +143,7 @@ def put_op(connection: Connection, one: Queued) -> None:
     """Write an operation of the queue."""
     op, shed_first = one.op, 0
     if op.kind == "event":
-        shed_first = 2 if json.loads(op.body)["event"] == "view" else 1
+        shed_first = 2 if json.loads(op.body).get("event") == "view" else 1
     fields = (op.dseq, op.kind, op.id, op.epoch, *op.hlc, op.contact_ms, op.purpose, op.body)
     connection.execute(PUT_OP, (one.seq, shed_first, *fields))
 

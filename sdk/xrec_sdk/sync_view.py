@@ -115,7 +115,7 @@ def erase(connection: Connection, asked: Mapping[str, object], now_ms: int) -> i
 
 def _erase_view(connection: Connection, erasure: Criteria, where: str = "1") -> int:
     at_ms = "coalesce(claimed_ms, at_ms)"
-    named: dict[str, str | int | None] = {"item_id = ?": erasure.item_id, "event = ?": erasure.event}
+    named: dict[str, object] = {"item_id = ?": erasure.item_id, "event = ?": erasure.event}
     named |= {f"{at_ms} >= ?": erasure.from_ms, f"{at_ms} < ?": erasure.to_ms}
     asked = {part: value for part, value in named.items() if value is not None}
     where = " AND ".join((where, *asked))
