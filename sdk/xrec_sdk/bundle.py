@@ -1,7 +1,7 @@
 """Open a bundle without trusting it: nothing of it is used before its signature, names, sizes and hashes have passed.
 
 A bundle is a folder or one uncompressed zip of it. Files are read into memory once and the read bytes are the ones that
-are checked and used; items.bin is mapped and checked in the mapping.
+are checked and used; those that grow with the items are mapped, and checked in the mapping.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, ver
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
+MAPPED = ("catalog.bin", "ids.bin", "items.bin")
+"""The files that grow with the items: in a mapping their pages belong to the system, which may drop them."""
 
 
 class Source(Protocol):
@@ -246,7 +248,7 @@ def _check_names(names: set[str], manifest: Manifest) -> None:
 def _read_all(source: Source, manifest: Manifest) -> dict[str, memoryview]:
     contents = {}
     for name, record in manifest.files.items():
-        read = source.map if name == "items.bin" else source.read
+        read = source.map if name in MAPPED else source.read
         contents[name] = read(name, record.bytes)
         _check_file(name, contents[name], record)
     return contents
