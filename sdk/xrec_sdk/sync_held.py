@@ -63,6 +63,7 @@ class Writes:
 
     The profile, ``device`` and ``former`` (two devices' rows, if not None), the purge (all rows but the kinds of
     LASTING), drops, puts, what is appended to the history, and the devices that go, where they are still there.
+    ``forgotten`` are the erase rows that nobody holds any more: their ids and times are kept.
     """
 
     profile: Profile
@@ -73,6 +74,7 @@ class Writes:
     put: tuple[Row, ...] = ()
     history: tuple[History, ...] = ()
     removed_devices: tuple[str, ...] = ()
+    forgotten: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)

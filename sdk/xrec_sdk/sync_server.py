@@ -12,7 +12,7 @@ what it returns (purge, drops, puts, history), and only then answer. Rules, in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import xrec_sdk.sync as sync
@@ -58,17 +58,24 @@ def wanted(push: Push) -> tuple[frozenset[Key], Criteria | None]:
 
 
 def accept(
-    profile: Profile, device: Device, push: Push, known: Mapping[Key, Row], now_ms: int, limits: Limits = LIMITS
+    profile: Profile,
+    device: Device,
+    push: Push,
+    known: Mapping[Key, Row],
+    now_ms: int,
+    limits: Limits = LIMITS,
+    forgotten: Container[str] = (),
 ) -> tuple[PushAnswer, Writes | None]:
     """Return the answer to a push and what must be committed before it is given; None where nothing changes.
 
+    ``forgotten`` are ids of erasures that nobody holds any more, at least those of the push.
     Never raises, whatever the push holds; the transport must have bounded its bytes (``push_bytes``) before decoding.
     """
     code = _refusal(profile.head, device, push, known, limits)
     if code:
         return PushAnswer(profile.head, now_ms, device.high_water, code=code), None
     push = replace(push, checked=min(push.checked, profile.head.seq))
-    work = Work(profile, device, push, dict(known), now_ms, limits)
+    work = Work(profile, device, push, dict(known), now_ms, limits, forgotten)
     acks: list[tuple[int, int]] = []
     rejected = [(recent.dseq, recent.code) for recent in device.recent if recent.code and recent.dseq >= push.first]
     again = {dseq for dseq, _ in rejected}

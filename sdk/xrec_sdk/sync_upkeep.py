@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import xrec_sdk.sync as sync
@@ -46,22 +46,27 @@ def compact(
         forgotten=max([head.forgotten, *(row.seq for row in forgotten)]),
     )
     kept = Profile(head, digest_change(profile.digest, dropped=gone), profile.events - len(retired))
-    return Writes(kept, drop=tuple(row.key for row in gone), removed_devices=ended)
+    return Writes(kept, drop=tuple(row.key for row in gone), removed_devices=ended, forgotten=tuple(forgotten))
 
 
 def erased(
-    profile: Profile, rows: Mapping[Key, Row], devices: Sequence[Device], id: str, now_ms: int
+    profile: Profile,
+    rows: Mapping[Key, Row],
+    devices: Sequence[Device],
+    id: str,
+    now_ms: int,
+    forgotten: Container[str] = (),
 ) -> tuple[Receipt, Writes | None]:
     """Erase everything on the account's own word; return the receipt and what is written, None where it was done.
 
     ``rows`` are every consent row and every erase row, ``devices`` all that there are; ``id`` is a random text of 1 to
-    512 characters, ValueError for any other. Commit before the receipt is given.
+    512 characters, ValueError for any other; ``forgotten`` as in ``accept``. Commit before the receipt is given.
     """
     op = Op(0, "erase", id, profile.head.epoch, Hlc(now_ms), 0, "sync", "{}")
     check(op, LIMITS)
     if op.key in rows:
         return receipt(rows[op.key], devices), None
-    if id == profile.head.erased_by:
+    if id == profile.head.erased_by or id in forgotten:
         return Receipt(id, 0, profile.head.epoch), None
     work = Work(profile, Device(""), _NO_PUSH, dict(rows), now_ms, LIMITS)
     work.begin_epoch(profile.head.epoch + 1, id)
@@ -113,6 +118,9 @@ def restored(profile: Profile, rows: Mapping[Key, Row], ledger: Ledger, now_ms: 
             work.erase_events(criteria(row.body))
     newer = [row for row in (*ledger.erasures, *ledger.consents) if row.seq > was.seq]
     work.known |= {row.key: row for row in newer}
-    work.known = {key: row for key, row in work.known.items() if row.kind != "erase" or row.seq > forgotten}
+    gone = tuple(row for row in work.known.values() if row.kind == "erase" and row.seq <= forgotten)
+    for row in gone:
+        del work.known[row.key]
     lost = Device(f"lost:{generation}", contact_ms=now_ms)
-    return replace(ledger, generation=generation), replace(work.writes(lost), removed_devices=ledger.removed)
+    writes = replace(work.writes(lost), removed_devices=ledger.removed, forgotten=gone)
+    return replace(ledger, generation=generation), writes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
 import xrec_sdk.sync as sync
@@ -27,9 +27,16 @@ class Work:
     """A push as it is applied, operation by operation, to the rows that are known."""
 
     def __init__(
-        self, profile: Profile, device: Device, push: Push, known: dict[Key, Row], now_ms: int, limits: Limits
+        self,
+        profile: Profile,
+        device: Device,
+        push: Push,
+        known: dict[Key, Row],
+        now_ms: int,
+        limits: Limits,
+        forgotten: Container[str] = (),
     ) -> None:
-        self.profile, self.device, self.push, self.known = profile, device, push, known
+        self.profile, self.device, self.push, self.known, self.forgotten = profile, device, push, known, forgotten
         self.head, self.now_ms, self.limits = profile.head, now_ms, limits
         self.was = dict(known)
         self.history: list[History] = []
@@ -64,7 +71,8 @@ class Work:
 
     def _erase(self, op: Op) -> str | None:
         erasure = criteria(op.body)
-        if op.key in self.known or op.id == self.head.erased_by:
+        # A device that was set back to an older self says again what all have forgotten.
+        if op.key in self.known or op.id == self.head.erased_by or op.id in self.forgotten:
             return None
         if erasure.is_everything:
             self.begin_epoch(self.head.epoch + 1, op.id)

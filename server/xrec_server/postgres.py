@@ -27,7 +27,7 @@ from xrec_server.rows import (
     profile_of,
     profile_values,
 )
-from xrec_server.store import Decided, Loaded, Need, ledger_lines, refuse_a_backup, whole_ledger
+from xrec_server.store import Decided, Loaded, Need, erasures_asked, ledger_lines, refuse_a_backup, whole_ledger
 
 T = TypeVar("T")
 CHANNEL = "xrec_changes"
@@ -57,6 +57,9 @@ _DROP = """DELETE FROM rows USING unnest($2::text[], $3::text[]) AS gone (kind, 
     WHERE rows.profile = $1 AND rows.kind = gone.kind AND rows.id = gone.id"""
 _PURGE = "DELETE FROM rows WHERE profile = $1 AND kind NOT IN ('consent', 'erase')"
 _SAY = "INSERT INTO history (profile, received_ms, device, dseq, purpose, body) VALUES ($1, $2, $3, $4, $5, $6)"
+_FORGOTTEN = "SELECT id FROM forgotten WHERE profile = $1 AND id = ANY($2)"
+_PUT_FORGOTTEN = """INSERT INTO forgotten (profile, id, received_ms)
+    SELECT $1, * FROM unnest($2::text[], $3::bigint[]) ON CONFLICT DO NOTHING"""
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.TimeoutError)
 
 
@@ -125,6 +128,10 @@ class PostgresStore:
         """Let PostgreSQL reuse the space of what was erased; when it overwrites that is its own affair."""
         await self._pool.execute("VACUUM rows", timeout=600)
 
+    async def forget(self, before_ms: int) -> None:
+        """Drop what is known of forgotten erasures that arrived before this time, of every profile."""
+        await self._pool.execute("DELETE FROM forgotten WHERE received_ms < $1", before_ms, timeout=600)
+
     async def close(self) -> None:
         """Finish what was asked and close the connections."""
         self._is_closed = True
@@ -146,7 +153,8 @@ class PostgresStore:
         devices = {device.id: device for device in await _devices(connection, number, need)}
         rows = {row.seq: row for row in await _rows(connection, number, found, need)}
         history = await _history(connection, number) if need.everything else ()
-        return Loaded(found, True, devices, [rows[seq] for seq in sorted(rows)], history, ledger)
+        forgotten = await _forgotten(connection, number, erasures_asked(need))
+        return Loaded(found, True, devices, [rows[seq] for seq in sorted(rows)], history, ledger, forgotten)
 
     async def _write(
         self, connection: Any, profile: str, number: int | None, loaded: Loaded, decided: Decided[Any]
@@ -247,6 +255,11 @@ async def _history(connection: Any, number: int) -> tuple[History, ...]:
     return tuple(History(*line) for line in await connection.fetch(query, number))
 
 
+async def _forgotten(connection: Any, number: int, ids: list[str]) -> frozenset[str]:
+    found = await connection.fetch(_FORGOTTEN, number, ids) if ids else ()
+    return frozenset(id for (id,) in found)
+
+
 async def _write_rows(connection: Any, number: int, writes: Writes) -> None:
     if writes.purge_below_epoch is not None:
         await connection.execute(_PURGE, number)
@@ -256,6 +269,9 @@ async def _write_rows(connection: Any, number: int, writes: Writes) -> None:
         await connection.execute(_PUT_ROWS, number, *map(list, zip(*map(row_values, writes.put), strict=True)))
     for one in writes.history:
         await connection.execute(_SAY, number, one.received_ms, one.device, one.dseq, one.purpose, one.body)
+    if writes.forgotten:
+        ids, times = [row.id for row in writes.forgotten], [row.received_ms for row in writes.forgotten]
+        await connection.execute(_PUT_FORGOTTEN, number, ids, times)
     if writes.removed_devices:
         gone = "DELETE FROM devices WHERE profile = $1 AND id = ANY($2)"
         await connection.execute(gone, number, list(writes.removed_devices))

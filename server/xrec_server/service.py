@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from xrec_sdk import sync, sync_server
@@ -15,6 +15,7 @@ from xrec_sdk.sync import (
     LIMITS,
     ChangesRequest,
     Head,
+    Key,
     Limits,
     Page,
     Push,
@@ -89,9 +90,7 @@ class Service:
         """Apply a push; where the profile has many more events than it may, also the retention."""
         keys, erasure = sync_server.wanted(push)
         kinds = LASTING if erasure is None or erasure.is_everything else (*LASTING, "event")
-        # No row has a name with NUL, and not every database can be asked for one.
-        possible = frozenset(key for key in keys if "\0" not in key.id and "\0" not in key.kind)
-        need = Need(devices=(push.device,), keys=possible, kinds=kinds)
+        need = Need(devices=(push.device,), keys=_possible(keys), kinds=kinds)
         most = self.limits.max_events + SPARE_EVENTS
 
         def decide(loaded: Loaded) -> Decided[tuple[PushAnswer, bool]]:
@@ -102,7 +101,8 @@ class Service:
             if erasure and sum(row.kind == "erase" for row in loaded.rows) >= MAX_ERASURES:
                 raise Refused(429, "server.quota", f"{MAX_ERASURES} erasures wait for devices to pass them", 3_600)
             known = {row.key: row for row in loaded.rows}
-            answer, writes = sync_server.accept(loaded.profile, device, push, known, now_ms, self.limits)
+            profile, forgotten = loaded.profile, loaded.forgotten
+            answer, writes = sync_server.accept(profile, device, push, known, now_ms, self.limits, forgotten)
             return Decided((answer, writes is not None and writes.profile.events > most), writes)
 
         answer, is_crowded = await self.store.transact(profile, need, decide)
@@ -155,9 +155,11 @@ class Service:
         def decide(loaded: Loaded) -> Decided[Receipt]:
             rows = {row.key: row for row in loaded.rows}
             devices = list(loaded.devices.values())
-            return Decided(*sync_server.erased(loaded.profile, rows, devices, id, self.clock()))
+            now_ms, forgotten = self.clock(), loaded.forgotten
+            return Decided(*sync_server.erased(loaded.profile, rows, devices, id, now_ms, forgotten))
 
-        return await self.store.transact(profile, Need(all_devices=True, kinds=LASTING), decide)
+        need = Need(all_devices=True, kinds=LASTING, keys=_possible([Key("erase", id)]))
+        return await self.store.transact(profile, need, decide)
 
     async def devices(self, profile: str) -> Devices:
         """Return the profile's devices."""
@@ -214,6 +216,11 @@ class Service:
             return Decided(ledger.generation, writes, sync_server.ledger_after(ledger, writes))
 
         return await self.store.transact(profile, Need(everything=True, ledger=True), decide)
+
+
+def _possible(keys: Iterable[Key]) -> frozenset[Key]:
+    """Return the keys that a row may have: no row has a name with NUL, and not every database can be asked for one."""
+    return frozenset(key for key in keys if "\0" not in key.id and "\0" not in key.kind)
 
 
 def _ledger(loaded: Loaded) -> Ledger:

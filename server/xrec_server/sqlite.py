@@ -34,7 +34,16 @@ from xrec_server.rows import (
 )
 from xrec_server.schema import connect, migrate_sqlite
 from xrec_server.sqlite_ledger import SqliteLedger
-from xrec_server.store import Decided, Loaded, Need, is_erasure, ledger_lines, refuse_a_backup, whole_ledger
+from xrec_server.store import (
+    Decided,
+    Loaded,
+    Need,
+    erasures_asked,
+    is_erasure,
+    ledger_lines,
+    refuse_a_backup,
+    whole_ledger,
+)
 from xrec_server.writer import Writer
 
 _log = logging.getLogger("xrec_server")
@@ -55,6 +64,8 @@ _PURGE = "DELETE FROM rows WHERE profile = ? AND kind NOT IN ('consent', 'erase'
 _ERASED = "UPDATE mark SET erased_s = CAST(strftime('%s', 'now') AS INTEGER) WHERE erased_s = 0"
 _IS_DUE = "SELECT erased_s > 0 AND CAST(strftime('%s', 'now') AS INTEGER) - erased_s >= ? FROM mark"
 _DROP = "DELETE FROM rows WHERE profile = ? AND kind = ? AND id = ?"
+_FORGOTTEN = "SELECT id FROM forgotten WHERE profile = ? AND id IN (SELECT value FROM json_each(?))"
+_PUT_FORGOTTEN = "INSERT OR REPLACE INTO forgotten (profile, id, received_ms) VALUES (?, ?, ?)"
 _PUT_HISTORY = "INSERT INTO history (profile, received_ms, device, dseq, purpose, body) VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -103,6 +114,11 @@ class SqliteStore:
         be left in the free space of pages: SQLite moves rows within a page and does not clear where they were.
         """
         await self._run(partial(self._ask_to_wipe, after_s))
+
+    async def forget(self, before_ms: int) -> None:
+        """Drop what is known of forgotten erasures that arrived before this time, of every profile."""
+        gone = "DELETE FROM forgotten WHERE received_ms < ?"
+        await self._run(lambda: self._connection.execute(gone, (before_ms,)).fetchall())
 
     async def close(self) -> None:
         """Finish what was asked and close the files."""
@@ -193,7 +209,8 @@ class SqliteStore:
         devices = {device.id: device for device in self._devices(number, need)}
         rows = {row.seq: row for row in self._rows(number, known, need)}
         history = self._history(number) if need.everything else ()
-        return Loaded(known, True, devices, [rows[seq] for seq in sorted(rows)], history, ledger)
+        forgotten = self._forgotten(number, erasures_asked(need))
+        return Loaded(known, True, devices, [rows[seq] for seq in sorted(rows)], history, ledger, forgotten)
 
     def _devices(self, number: int, need: Need) -> Iterable[Device]:
         if need.all_devices or need.everything:
@@ -205,6 +222,12 @@ class SqliteStore:
     def _rows(self, number: int, profile: Profile, need: Need) -> Iterable[Row]:
         for query, values in _row_queries(number, profile, need):
             yield from map(row_of, self._connection.execute(query, values))
+
+    def _forgotten(self, number: int, ids: list[str]) -> frozenset[str]:
+        if not ids:
+            return frozenset()
+        found = self._connection.execute(_FORGOTTEN, (number, msgspec.json.encode(ids).decode()))
+        return frozenset(id for (id,) in found)
 
     def _history(self, number: int) -> tuple[History, ...]:
         columns = "SELECT received_ms, device, dseq, purpose, body FROM history WHERE profile = ? ORDER BY rowid"
@@ -223,6 +246,7 @@ class SqliteStore:
         executemany(_PUT_ROW, [(number, *row_values(row)) for row in writes.put])
         said = [(number, one.received_ms, one.device, one.dseq, one.purpose, one.body) for one in writes.history]
         executemany(_PUT_HISTORY, said)
+        executemany(_PUT_FORGOTTEN, [(number, row.id, row.received_ms) for row in writes.forgotten])
         executemany("DELETE FROM devices WHERE profile = ? AND id = ?", [(number, id) for id in writes.removed_devices])
         self._must_truncate |= bool(writes.drop) or writes.purge_below_epoch is not None
         if writes.profile.head != loaded.profile.head:

@@ -40,6 +40,8 @@ class Need:
 class Loaded:
     """What a store has of one profile; ``is_known`` is False where nothing was ever written of it.
 
+    ``forgotten`` are the ids of erasures that nobody holds any more, of those among the keys that were asked.
+
     ``history`` is there where everything was asked, ``ledger`` where that was and has the profile.
     """
 
@@ -49,6 +51,7 @@ class Loaded:
     rows: Sequence[Row] = ()
     history: Sequence[History] = ()
     ledger: Ledger | None = None
+    forgotten: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ def whole_ledger(ledger: Ledger) -> LedgerLines:
     return LedgerLines(*place, (*ledger.erasures, *ledger.consents), ledger.removed)
 
 
+def erasures_asked(need: Need) -> list[str]:
+    """Return the ids of erasures among the keys that are asked."""
+    return [key.id for key in need.keys if key.kind == "erase"]
+
+
 def is_erasure(decided: Decided[Any]) -> bool:
     """Return whether the user erased something; what the retention takes is no erasure."""
     writes = decided.writes
@@ -130,6 +138,9 @@ class Store(Protocol):
 
     async def wipe(self, after_s: int) -> None:
         """Remove what erasures of ``after_s`` seconds ago and more may have left in the files, where a store can."""
+
+    async def forget(self, before_ms: int) -> None:
+        """Drop what is known of forgotten erasures that arrived before this time, of every profile."""
 
     async def close(self) -> None:
         """Finish what was asked and close the files."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from xrec_sdk.sync import DAY_MS
+
 from xrec_server.errors import Refused
 from xrec_server.metrics import Metrics
 from xrec_server.service import Service
@@ -12,6 +14,8 @@ from xrec_server.service import Service
 _log = logging.getLogger("xrec_server")
 PROFILES_AT_ONCE = 100
 WIPE_AFTER_S = 86_400
+FORGOTTEN_MS = 365 * DAY_MS
+"""How long after it arrived an erasure that all devices have passed is known again."""
 
 
 async def compact_all(service: Service, metrics: Metrics | None = None) -> int:
@@ -43,6 +47,7 @@ async def keep_up(service: Service, metrics: Metrics, every_s: int) -> None:
         try:
             await service.store.mark()
             gone = await compact_all(service, metrics)
+            await service.store.forget(service.clock() - FORGOTTEN_MS)
             await service.store.wipe(WIPE_AFTER_S)
             _log.info("retention", extra={"fields": {"gone": gone}})
         except Refused as refused:

@@ -51,6 +51,9 @@ class Seen:
     async def wipe(self, after_s: int) -> None:
         await self.store.wipe(after_s)
 
+    async def forget(self, before_ms: int) -> None:
+        await self.store.forget(before_ms)
+
     async def close(self) -> None:
         await self.store.close()
 
@@ -101,7 +104,7 @@ class StoredRules:
         return self.loop.run_until_complete(request), self.seen.writes
 
     def accept(
-        self, profile: Profile, device: Device, push: Push, known: object, now_ms: int, limits: Limits
+        self, profile: Profile, device: Device, push: Push, known: object, now_ms: int, limits: Limits, _: object
     ) -> tuple[PushAnswer, Writes | None]:
         return self.ask(self.service.push(PROFILE, push), now_ms)
 
@@ -136,7 +139,7 @@ class StoredRules:
         return writes or Writes(profile)
 
     def erased(
-        self, profile: Profile, rows: object, devices: object, id: str, now_ms: int
+        self, profile: Profile, rows: object, devices: object, id: str, now_ms: int, _: object
     ) -> tuple[Receipt, Writes | None]:
         return self.ask(self.service.erase(PROFILE, id), now_ms)
 

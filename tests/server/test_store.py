@@ -8,6 +8,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from xrec_sdk.sync import LIMITS, ChangesRequest, Hlc, Limits, Op, Push, Registe
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused, ServerError
 from xrec_server.run import restore
+from xrec_server.schema import migrations
 from xrec_server.service import MAX_DEVICES, Service
 from xrec_server.sqlite_ledger import SqliteLedger
 from xrec_server.store import Decided, Need
@@ -203,6 +205,42 @@ def test_retention_takes_the_oldest_events_and_those_beyond_the_number(place: Pl
     told(place, fill, limits)
     told(place, few, limits)
     told(place, late, limits, NOW_MS + limits.retention_ms + 1)
+
+
+def test_an_erasure_that_all_have_forgotten_is_not_done_again_for_a_year(place: Place) -> None:
+    """A device that was set back says it again under another name."""
+
+    async def story(service: Service) -> None:
+        async def erase(device: str, first: int) -> None:
+            await service.push("p", replace(push(device, first, op(first, "erase", "x", '{"item_id":"a"}')), checked=3))
+
+        device = await joined(service, "p")
+        await erase(device, 3)
+        await service.changes("p", ChangesRequest(device, 1, 3))
+        assert await compact_all(service) == 1 and await rows(service, "p") == ["sync", "personalise"]
+        await service.push("p", replace(push(device, 4, event(4, "e-4", "a")), checked=3))
+        again = (await service.register("p", RegisterRequest(1, "d-lost", 0, 1, 0))).device
+        await service.store.forget(NOW_MS)
+        await erase(again, 1)
+        assert await rows(service, "p") == ["sync", "personalise", "e-4"]
+        assert (await service.erase("p", "x")).at_ms == 0
+        await service.store.forget(NOW_MS + 1)
+        await erase(again, 2)
+        assert await rows(service, "p") == ["sync", "personalise", "x"]
+
+    told(place, story)
+
+
+def test_a_database_of_the_first_version_is_brought_to_this_one(tmp_path: Path) -> None:
+    _, first = migrations("sqlite")[0]
+    with closing(sqlite3.connect(tmp_path / "profiles.db")) as old:
+        old.executescript(f"{first} PRAGMA user_version=1;")
+
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        assert (await service.push("p", push(device, 3, op(3, "erase", "x", "{}")))).rejected == ()
+
+    told(SqlitePlace(tmp_path), story)
 
 
 def test_a_profile_that_is_far_too_full_makes_room_at_once(place: Place) -> None:

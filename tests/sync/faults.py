@@ -172,6 +172,12 @@ def consents_said_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync_rename, "_hold", lambda draft, op, device: None)
 
 
+def forgotten_for_good(patch: pytest.MonkeyPatch) -> None:
+    """The server does not know again an erasure that all have forgotten."""
+    right = sync_server.accept
+    patch.setattr(sync_server, "accept", lambda *given: right(*given[:6]))
+
+
 FAULTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -192,12 +198,15 @@ FAULTS: dict[str, Plant] = {
 }
 # Faults that need more luck than 40 histories have; each is caught by the least history of its kind.
 RARE: dict[str, Plant] = {
-    "an_erasure_said_again_after_a_restore_does_not_take_what_was_recorded_since": lost_devices_forgotten,
+    "an_erasure_is_not_forgotten_while_a_device_that_the_backup_does_not_know_may_come": lost_devices_forgotten,
     "a_nop_does_not_hide_the_erasure_of_a_copy_under_the_same_number": nops_over_copies,
     "two_events_under_one_number_are_not_taken_for_one": copies_unseen,
     "a_removed_device_gives_up_the_profile_and_its_unsent_events_but_not_its_erasures": removed_in_vain,
     "what_the_server_lost_is_not_taken_for_retired": lost_taken_for_retired,
     "a_device_that_was_set_back_is_not_taken_to_have_checked_what_is_forgotten": forgotten_unseen,
+    "a_device_that_was_set_back_does_not_take_again_what_was_said_since_an_erasure_that_is_forgotten": (
+        forgotten_for_good
+    ),
     "a_refusal_that_a_copy_has_delivered_holds_until_a_page_brings_it": consents_said_again,
 }
 

@@ -50,6 +50,7 @@ class Server:
     devices: dict[str, sync_server.Device] = field(default_factory=dict)
     rows: dict[Key, Row] = field(default_factory=dict)
     ledger: sync_server.Ledger = field(default_factory=sync_server.Ledger)
+    forgotten: frozenset[str] = frozenset()
 
     def commit(self, writes: sync_server.Writes) -> None:
         self.ledger = sync_server.ledger_after(self.ledger, writes)
@@ -64,6 +65,7 @@ class Server:
                 self.devices[device.id] = device
         for name in writes.removed_devices:
             self.devices.pop(name, None)
+        self.forgotten |= {row.id for row in writes.forgotten}
 
     def of_kind(self, kind: str) -> list[Row]:
         return sorted((row for row in self.rows.values() if row.kind == kind), key=lambda row: row.seq)
@@ -256,7 +258,8 @@ class World:
 
     def erase_from_account(self, id: str) -> tuple[sync.Receipt, sync_server.Writes | None]:
         server = self.server
-        return sync_server.erased(server.profile, server.rows, list(server.devices.values()), id, self.now_ms)
+        devices = list(server.devices.values())
+        return sync_server.erased(server.profile, server.rows, devices, id, self.now_ms, server.forgotten)
 
     def remove_device(self, phone: Phone) -> None:
         """Remove a device by the account: what it has of the profile is given up when it asks next."""
@@ -317,7 +320,8 @@ class World:
         device = server.devices.get(push.device)
         if device is None:
             return push, sync.PushAnswer(head, self.now_ms, 0, code=sync.UNKNOWN_DEVICE)
-        answer, writes = sync_server.accept(server.profile, device, push, server.rows, self.now_ms, LIMITS)
+        known, forgotten = server.rows, server.forgotten
+        answer, writes = sync_server.accept(server.profile, device, push, known, self.now_ms, LIMITS, forgotten)
         if writes:
             applied = [op for op in push.ops if op.dseq > device.high_water]
             self.persist(writes)
@@ -490,7 +494,9 @@ class World:
 
     def back_up_server(self, phone: Phone) -> None:
         server = self.server
-        self.backups.append(Server(server.profile, dict(server.devices), dict(server.rows)))
+        copied = Server(server.profile, dict(server.devices), dict(server.rows))
+        copied.forgotten = server.forgotten
+        self.backups.append(copied)
 
     def restore_server(self, phone: Phone) -> None:
         if not self.backups:

@@ -61,16 +61,16 @@ def test_an_erasure_is_not_forgotten_while_a_device_that_the_backup_does_not_kno
     keeps, erases, _ = w.phones[:3]
     w.back_up_server(keeps)
     exchange(w, keeps)
-    event = say_event(w, keeps, "apple")
+    event, kept = say_event(w, keeps, "apple"), say_event(w, keeps, "bread")
     exchange(w, keeps)
-    assert event in w.acked
+    assert {event, kept} <= w.acked
     exchange(w, erases)
     w.say_erase(erases, '{"item_id":"apple"}')
     w.talk(erases, w.ask_push)
     w.restore_server(keeps)
     w.compact(keeps)
     end(w)
-    assert not w.server.of_kind("event")
+    assert [row.id for row in w.server.of_kind("event")] == [kept]
 
 
 def test_an_erasure_said_again_after_a_restore_does_not_take_what_was_recorded_since() -> None:
@@ -284,6 +284,43 @@ def test_a_device_that_was_set_back_is_not_taken_to_have_checked_what_is_forgott
     w.counts["devices restored"] += 1
     end(w)
     assert event in w.erased
+
+
+def test_a_device_that_was_set_back_does_not_take_again_what_was_said_since_an_erasure_that_is_forgotten() -> None:
+    """Its older self has the erasure yet to send, and says it under a new name (seed 403,949)."""
+    w = world()
+    phone, other, _ = w.phones[:3]
+    for one in w.phones:
+        exchange(w, one)
+    w.say_erase(phone, '{"item_id":"apple"}')
+    older = phone.replica
+    w.talk(phone, w.ask_push)
+    for one in w.phones * 2:
+        exchange(w, one)
+    w.compact(phone)
+    assert w.counts["forgotten erasures"] == 1
+    since = say_event(w, other, "apple")
+    exchange(w, other)
+    phone.replica = older
+    phone.commit(sync_device.opened(older, "another installation"))
+    w.counts["devices restored"] += 1
+    end(w)
+    assert [row.id for row in w.server.of_kind("event")] == [since]
+
+
+def test_the_account_s_erasure_is_done_once_after_it_is_forgotten_and_another_came() -> None:
+    w = world()
+    phone, other, _ = w.phones[:3]
+    w.erase_account(phone)
+    (asked,) = w.receipts
+    for one in w.phones * 2:
+        exchange(w, one)
+    w.say_erase(other, "{}")
+    for one in (other, *w.phones * 2):
+        exchange(w, one)
+    w.compact(phone)
+    assert w.counts["forgotten erasures"] == 2
+    assert w.erase_from_account(asked) == (sync.Receipt(asked, 0, 3), None)
 
 
 def test_a_late_answer_does_not_set_a_clock_back() -> None:
