@@ -1,9 +1,9 @@
-# xrec: make demo | test | check | bench | simulate | chaos | test-spark | test-api | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
+# xrec: make demo | test | check | bench | simulate | chaos | kill-loops | test-spark | test-api | fuzz | other-cpus; each makes its own .venv. test-js and storefront need Node 20
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench simulate chaos test-spark test-api test-js storefront fuzz other-cpus clean
+.PHONY: demo test check bench simulate chaos kill-loops test-spark test-api test-js storefront fuzz other-cpus clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,7 +33,11 @@ simulate: $(VENV)/ready
 	$(BIN)/python tests/sync/simulator.py --histories 20000
 
 chaos: $(VENV)/ready
-	$(BIN)/python tests/e2e/chaos.py --rounds 40 --devices 3
+	$(BIN)/python tests/e2e/chaos.py --events 10000 --devices 3
+	$(BIN)/python tests/e2e/chaos.py --events 10000 --devices 3 --postgres --servers 2
+
+kill-loops: $(VENV)/ready
+	$(BIN)/python tests/sdk/kill_loop.py --rounds 40 --cuts 250
 
 test-spark: $(VENV)/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[spark]'

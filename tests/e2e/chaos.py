@@ -1,6 +1,9 @@
-"""Real device processes against a real server process over a bad network, all killed now and then; then compared.
+"""Real device processes against real server processes over a bad network, killed now and then; then compared.
 
-python tests/e2e/chaos.py --rounds 40 --seed 1 --devices 3
+    python tests/e2e/chaos.py --events 10000 --devices 3 --seed 1
+    python tests/e2e/chaos.py --events 10000 --devices 3 --seed 1 --postgres --servers 2
+
+A profile holds 5,000 events: after each 4,000 at most the devices are compared and all is erased everywhere.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xrec_server.development import make_keys
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 sys.path.insert(0, str(Path(__file__).parent))
+from places import PostgresPlace, SqlitePlace
 from proxy import ChaosProxy
 
 WITHIN_S = 120
@@ -31,16 +37,16 @@ MOST_EVENTS = 4_000
 class ServerProcess:
     """`xrec-server serve` on one port, killed and started as often as asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str, ledger: str) -> None:
         paths = make_keys(folder / "keys")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self._words = [sys.executable, "-c", "from xrec_server.cli import main; main()", "serve"]
         self._words += ["--port", str(self.port), "--events-per-minute", "1000000"]
-        self._words += ["--database", str(folder / "profiles.db"), "--ledger", str(folder / "ledger.db")]
+        self._words += ["--database", database, "--ledger", ledger]
         self._words += ["--keys", str(paths["keys"]), "--secret", str(paths["secret"])]
-        self._log = folder / "server.log"
+        self._log = folder / f"server-{self.port}.log"
         self.start()
 
     def start(self) -> None:
@@ -91,53 +97,84 @@ class DeviceProcess:
         assert self.process.returncode == 0, self._log.read_text()
 
 
-def run(folder: Path, seed: int, rounds: int, devices: int) -> Counter[str]:
-    """Let bad things happen for a while, then compare; AssertionError where a promise is broken."""
-    luck, server = random.Random(seed), ServerProcess(folder)
-    proxy = ChaosProxy(server.port, seed)
+@dataclass(frozen=True)
+class Setting:
+    """What is run: how many events on how many devices, by what server processes, and whether these are killed."""
+
+    events: int
+    devices: int
+    servers: int = 1
+    is_postgres: bool = False
+    is_killing: bool = True
+
+
+def run(folder: Path, seed: int, setting: Setting) -> Counter[str]:
+    """Let bad things happen, compare and erase until all events are recorded; AssertionError where a promise breaks."""
+    luck, place = random.Random(seed), (PostgresPlace if setting.is_postgres else SqlitePlace)(folder)
+    servers = [ServerProcess(folder, *place.address()) for _ in range(setting.servers)]
+    proxy = ChaosProxy([server.port for server in servers], seed)
     url = f"http://127.0.0.1:{proxy.port}"
-    phones = [DeviceProcess(folder, f"device-{number}", url) for number in range(devices)]
+    phones = [DeviceProcess(folder, f"device-{number}", url) for number in range(setting.devices)]
     counts: Counter[str] = Counter()
     try:
-        recorded = misfortunes(luck, server, phones, rounds, counts)
-        proxy.calm()
-        said = settle(phones, proxy)
-        seen = [[event[0] for event in one["events"]] for one in said]
-        assert set(seen[0]) >= recorded, f"{len(recorded - set(seen[0]))} events are lost"
-        assert len(seen[0]) == len(set(seen[0])) and len(seen[0]) <= len(recorded) + counts["devices killed"]
-        proxy.is_calm = False
-        erase(luck, phones, proxy)
-        counts["events"] = len(recorded)
+        while counts["events"] < setting.events:
+            wanted = min(MOST_EVENTS, setting.events - counts["events"])
+            counts["events"] += once(luck, servers, phones, proxy, wanted, setting.is_killing, counts)
+            counts["times compared and erased"] += 1
         counts.update({f"connections {fate}": count for fate, count in proxy.counts.items()})
     finally:
         for phone in phones:
             phone.close()
         proxy.close()
-        server.kill()
+        for server in servers:
+            server.kill()
     left = [path.name for path in folder.glob("device-*") if b"SECRET" in path.read_bytes()]
     assert not left, f"erased bytes are left in {left}"
     return counts
 
 
+def once(
+    luck: random.Random,
+    servers: list[ServerProcess],
+    phones: list[DeviceProcess],
+    proxy: ChaosProxy,
+    wanted: int,
+    is_killing: bool,
+    counts: Counter[str],
+) -> int:
+    """Record, compare, and erase everywhere; return how many events were recorded."""
+    proxy.is_calm, killed = False, counts["devices killed"]
+    recorded = misfortunes(luck, servers if is_killing else [], phones, wanted, counts)
+    proxy.calm()
+    seen = [event[0] for event in settle(phones, proxy)[0]["events"]]
+    assert set(seen) >= recorded, f"{len(recorded - set(seen))} events are lost"
+    assert len(seen) == len(set(seen)) and len(seen) <= len(recorded) + counts["devices killed"] - killed
+    proxy.is_calm = False
+    erase(luck, phones, proxy)
+    return len(recorded)
+
+
 def misfortunes(
-    luck: random.Random, server: ServerProcess, phones: list[DeviceProcess], rounds: int, counts: Counter[str]
+    luck: random.Random, servers: list[ServerProcess], phones: list[DeviceProcess], wanted: int, counts: Counter[str]
 ) -> set[str]:
-    """Record on all devices while the server and they are killed; return the ids that `record()` returned."""
+    """Record on all devices while servers and they are killed; return the ids that `record()` returned."""
     recorded: set[str] = set()
 
     def record(times: int) -> None:
         for _ in range(times):
             phone = luck.choice(phones)
-            count = luck.randint(1, 8) if len(recorded) < MOST_EVENTS else 0
+            count = min(luck.randint(1, 8), wanted - len(recorded))
             recorded.update(phone.ask(do="record", item=f"SECRET-{phone.name}", count=count))
             time.sleep(luck.uniform(0, 0.05))
 
-    for _ in range(rounds):
+    while len(recorded) < wanted:
         record(20)
-        server.kill()
-        record(3)
-        server.start()
-        counts["servers killed"] += 1
+        if servers:
+            server = luck.choice(servers)
+            server.kill()
+            record(3)
+            server.start()
+            counts["servers killed"] += 1
         record(20)
         phone = luck.choice(phones)
         phone.kill()
@@ -179,17 +216,20 @@ def erase(luck: random.Random, phones: list[DeviceProcess], proxy: ChaosProxy) -
 def main() -> None:
     """Run once and say what happened."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--devices", type=int, default=3)
+    parser.add_argument("--servers", type=int, default=1, help="processes over one database; SQLite has one")
+    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--servers-stay", action="store_true", help="kill devices only")
     given = parser.parse_args()
+    setting = Setting(given.events, given.devices, given.servers, given.postgres, not given.servers_stay)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        counts = run(Path(folder), given.seed, given.rounds, given.devices)
+        counts = run(Path(folder), given.seed, setting)
     for name, count in sorted(counts.items()):
         print(f"{count:7,} {name}")
-    print(
-        f"seed {given.seed}, {given.devices} devices, {given.rounds} rounds: all equal, nothing lost, erased everywhere"
-    )
+    print(f"seed {given.seed}, {setting}, {time.monotonic() - began:.0f} s: all equal, nothing lost, erased everywhere")
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@ import asyncio
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 FATES = {"through": 40, "slow": 15, "refused": 10, "cut": 12, "answer lost": 10, "twice": 10, "half open": 3}
 HALF_OPEN_S = 1.0
 
 
 class ChaosProxy:
-    """Listen on a free port and pass connections on to ``upstream``; what befalls each is drawn from the seed."""
+    """Listen on a free port and pass each connection on to one of ``upstreams``; its fate is drawn from the seed."""
 
-    def __init__(self, upstream: int, seed: int) -> None:
-        self.upstream, self.is_calm = upstream, False
+    def __init__(self, upstreams: Sequence[int], seed: int) -> None:
+        self.upstreams, self.is_calm = upstreams, False
         self.counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -61,7 +62,7 @@ class ChaosProxy:
         if fate == "refused":
             return
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._random.choice(self.upstreams))
         except OSError:
             self.counts["no server"] += 1
             return
@@ -119,7 +120,7 @@ class ChaosProxy:
         up_writer.write(request)
         await up_writer.drain()
         await asyncio.sleep(self._random.uniform(0, 0.05))
-        again_reader, again_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        again_reader, again_writer = await asyncio.open_connection("127.0.0.1", self._random.choice(self.upstreams))
         try:
             again_writer.write(request)
             await self._both_ways("through", reader, writer, again_reader, again_writer)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chaos import run
+from chaos import Setting, run
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
@@ -16,6 +16,6 @@ from chaos import run
 def test_devices_end_alike_over_a_bad_network_and_an_erasure_reaches_all(
     devices: int, seed: int, tmp_path: Path
 ) -> None:
-    counts = run(tmp_path, seed, 1, devices)
-    assert counts["events"] > 50 and counts["servers killed"] == counts["devices killed"] == 1
+    counts = run(tmp_path, seed, Setting(150, devices))
+    assert counts["events"] == 150 and counts["servers killed"] == counts["devices killed"] > 0
     assert sum(count for name, count in counts.items() if name.startswith("connections")) > 20
