@@ -77,7 +77,8 @@ def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release
     ranker = model.ranker
     items = quantize_table(model.item_table, model.prior, None if ranker is None else ranker.item_features)
     packed, sections = pack_items(items)
-    encoder, scorer = build_encoder(model.encoder, items, sections), build_scorer(items, sections, ranker)
+    encoder = build_encoder(model.encoder, items, sections, model.query_rows)
+    scorer = build_scorer(items, sections, ranker)
     files: dict[str, bytes] = {
         "encoder.onnx": encoder.SerializeToString(deterministic=True),
         "scorer.onnx": scorer.SerializeToString(deterministic=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle, open_bundle
+from xrec_sdk.conformance import history_of
 from xrec_sdk.errors import BundleDamaged
 from xrec_sdk.history import History
 from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
@@ -57,7 +59,7 @@ def golden_overlap(old: Bundle, new: Bundle, kept: NDArray[np.int32]) -> float |
     """
     runtimes, shares = (Runtime(old), Runtime(new)), []
     for case in _cases(old):
-        history = History(*(np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
+        history = history_of(case)
         moved = _moved(history, old, new, kept)
         if not len(moved):
             continue
@@ -85,11 +87,15 @@ def _moved(history: History, old: Bundle, new: Bundle, kept: NDArray[np.int32]) 
         np.array([0, *(1 + names.index(name) if name in names else 0 for name in others)], dtype=np.int32)
         for others, names in ((before.events, after.events), (before.devices, after.devices))
     )
-    rows, codes = kept[history.rows], events[history.events]
-    is_known = (rows >= 0) & ((codes > 0) | (history.events == 0))
+    is_search = history.rows < 0
+    rows, codes = np.where(is_search, history.rows, kept[history.rows.clip(min=0)]), events[history.events]
+    is_there = np.where(is_search, after.query_buckets > 0, rows >= 0)
+    is_known = is_there & ((codes > 0) | (history.events == 0))
     gaps = np.minimum(history.gaps, after.gap_count - 1)
     everything = History(rows[is_known], codes[is_known], devices[history.devices][is_known], gaps[is_known])
-    return History(*(getattr(everything, name)[-after.max_history :] for name in ENCODER_INPUTS))
+    last = [getattr(everything, name)[-after.max_history :] for name in ENCODER_INPUTS]
+    queries = list(compress(history.queries, is_known[is_search]))
+    return History(*last, queries=tuple(queries[len(queries) - int((last[0] < 0).sum()) :]))
 
 
 def _top(runtime: Runtime, bundle: Bundle, history: History) -> set[str]:

@@ -9,17 +9,21 @@ scorer that errs does not agree with itself. xrec_sdk.conformance describes the 
 from __future__ import annotations
 
 import json
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xrec_sdk.conformance import history_of
 from xrec_sdk.history import History, Vocabulary
+from xrec_sdk.query import reduce_query
 from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
 
 from xrec_export import reference
 from xrec_export.ranker_graph import ExportRanker
 
 RELATIVE_TOLERANCE = 1e-4
+QUERIES = ("红茶 green tea", "!", "running shoes")
 FORBIDDEN = -1e30
 """A finite bias below every score; JSON has no -inf."""
 
@@ -56,7 +60,11 @@ def make(
 
 def _history(length: int, count: int, vocabulary: Vocabulary, random: np.random.Generator) -> History:
     bounds = (count, vocabulary.event_count, vocabulary.device_count, vocabulary.gap_count)
-    return History(*(random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds))
+    rows, *codes = (random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds)
+    if not vocabulary.query_buckets:
+        return History(rows, *codes)
+    rows[::3] = -1
+    return History(rows, *codes, queries=tuple(map(reduce_query, islice(cycle(QUERIES), int((rows < 0).sum())))))
 
 
 def _case(
@@ -84,6 +92,7 @@ def _case(
     top = top[np.isfinite(biased[top])]
     return {
         **{name: getattr(history, name).tolist() for name in ENCODER_INPUTS},
+        **({"queries": list(history.queries)} if history.queries else {}),
         "k": k,
         "bias_rows": rows.tolist(),
         "bias_values": values.astype(float).tolist(),
@@ -100,7 +109,7 @@ def _with_probabilities(
     ranker: ExportRanker,
     random: np.random.Generator,
 ) -> dict[str, Any]:
-    history = History(*(np.array(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
+    history = history_of(case)
     user, context = runtime.encode(history), reference.random_context(len(history), random)
     rows = np.array(case["top_rows"], dtype=np.int32)
     bias = np.array(case["bias_rows"], dtype=np.int32), np.array(case["bias_values"], dtype=np.float32)

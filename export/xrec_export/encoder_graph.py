@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
@@ -24,30 +25,61 @@ LEAST_INT8_WEIGHTS = 8192
 Filters of a convolution, of three axes, stay so too: the largest that an encoder here has is of 16 x 64 x 5."""
 
 
-def build_encoder(encoder: nn.Module, items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
-    """Return encoder.onnx for a torch module that maps (B, L, D) rows and (B, L) codes to (B, D)."""
+def build_encoder(
+    encoder: nn.Module,
+    items: QuantizedTable,
+    sections: dict[str, Section],
+    query_rows: NDArray[np.float32] | None = None,
+) -> onnx.ModelProto:
+    """Return encoder.onnx for a torch module that maps (B, L, D) rows and (B, L) codes to (B, D).
+
+    With ``query_rows`` (4096, D) it has a further input, the buckets of searches, (B, L, G) int32 with -1 for no more.
+    """
     graph = Graph("item_")
     table = graph.external("item_table", items.table, sections["table"])
     scale = graph.external("item_scale", items.scale, sections["scale"])
-    vectors = _gather_rows(graph, table, scale, items.width)
+    rows = "rows" if query_rows is None else graph.add("Max", "rows", graph.constant(0, np.int32))
+    vectors = _gather_rows(graph, rows, table, scale, items.width)
+    if query_rows is not None:
+        vectors = _with_searches(graph, vectors, query_rows)
     body = _export(encoder, items.width)
     _rename_input(body, "vectors", vectors)
     _store_weights_as_int8(body, {name for name, _ in encoder.named_parameters()})
     graph.nodes.extend(body.graph.node)
     graph.initializers.extend(body.graph.initializer)
     value = helper.make_tensor_value_info
+    inputs = [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")]
+    if query_rows is not None:
+        inputs.append(value("queries", TensorProto.INT32, ["B", "L", "G"]))
     return make_model(
         graph,
         "encoder",
-        [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")],
+        inputs,
         [value("user", TensorProto.FLOAT, ["B", items.width])],
     )
 
 
-def _gather_rows(graph: Graph, table: str, scale: str, width: int) -> str:
+def _with_searches(graph: Graph, vectors: str, query_rows: NDArray[np.float32]) -> str:
+    """Return the rows (B, L, D), where the row number is below 0 the mean of the query's buckets; zero without any."""
+    quantized, scale = quantize_rows(query_rows)
+    last, zero = graph.constant([-1], np.int64), graph.constant(0, np.int32)
+    place = graph.add("Max", "queries", zero)  # (B, L, G)
+    rows = graph.add("Cast", graph.add("Gather", graph.constant(quantized, np.int8), place), to=TensorProto.FLOAT)
+    is_there = graph.add("Cast", graph.add("Not", graph.add("Less", "queries", zero)), to=TensorProto.FLOAT)
+    scales = graph.add("Mul", is_there, graph.add("Gather", graph.constant(scale, np.float32), place))
+    # (B, L, 1, G) @ (B, L, G, D) -> (B, L, 1, D) -> (B, L, D)
+    total = graph.add("MatMul", graph.add("Unsqueeze", scales, graph.constant([-2], np.int64)), rows)
+    total = graph.add("Squeeze", total, graph.constant([-2], np.int64))
+    count = graph.add("ReduceSum", is_there, last, keepdims=1)
+    mean = graph.add("Div", total, graph.add("Max", count, graph.constant(1, np.float32)))
+    is_search = graph.add("Unsqueeze", graph.add("Less", "rows", zero), last)
+    return graph.add("Where", is_search, mean, vectors)
+
+
+def _gather_rows(graph: Graph, given: str, table: str, scale: str, width: int) -> str:
     """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
     last = graph.constant([-1], np.int64)
-    rows = graph.add("Unsqueeze", graph.add("Cast", "rows", to=TensorProto.INT64), last)  # (B, L, 1)
+    rows = graph.add("Unsqueeze", graph.add("Cast", given, to=TensorProto.INT64), last)  # (B, L, 1)
     block = graph.add("Div", rows, graph.constant(BLOCK_ITEMS, np.int64))
     # A row's first element is at block * D * 128 + lane, and its lane is row - block * 128.
     first = graph.add("Add", rows, graph.add("Mul", block, graph.constant((width - 1) * BLOCK_ITEMS, np.int64)))

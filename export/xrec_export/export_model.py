@@ -19,8 +19,9 @@ class ExportModel:
 
     ``encoder`` maps (B, L, D) float32 rows and three (B, L) int32 codes to (B, D), in eval mode. ``item_table`` is
     (N, D) float32, before or after fake quantization. ``prior`` (N,) float32 is added to everyone's scores, None where
-    there is none. ``ranker`` gives the probabilities, None where there is none. ``entries`` are what the app shows of
-    an item. ``facts`` go into the manifest's ``model`` and the card.
+    there is none. ``query_rows`` (4096, D) float32 are of the buckets of searches, None where those are not read.
+    ``ranker`` gives the probabilities, None where there is none. ``entries`` are what the app shows of an item.
+    ``facts`` go into the manifest's ``model`` and the card.
     """
 
     encoder: nn.Module
@@ -34,6 +35,7 @@ class ExportModel:
     repeat: RepeatRule | None = None
     prior: NDArray[np.float32] | None = None
     ranker: ExportRanker | None = None
+    query_rows: NDArray[np.float32] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
 

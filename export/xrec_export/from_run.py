@@ -42,6 +42,7 @@ def load(folder: Path, case_limit: int = 1000) -> tuple[ExportModel, list[Parity
         repeat=run.repeat,
         prior=prior if prior.any() else None,
         ranker=ranker_of(run),
+        query_rows=model.bucket_rows().detach().cpu().numpy() if run.config.queries else None,
         facts={name: value for name, value in run.facts.items() if name != "curve"},
     )
     return exported, [excluding(*case) for case in run.parity_cases(case_limit)]

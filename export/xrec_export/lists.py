@@ -7,6 +7,7 @@ python -m xrec_export.lists BUNDLE QUESTIONS.npz LISTS.npz K
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def save_questions(path: Path, questions: Questions) -> None:
     kept: dict[str, Any] = {
         **codes,
         **lengths,
+        "queries": np.array(json.dumps([one.queries for one in questions.histories])),
         "bias_rows": np.concatenate(rows),
         "bias_values": np.concatenate(values),
     }
@@ -80,7 +82,9 @@ def load_questions(path: Path) -> Questions:
         codes = zip(*(np.split(kept[name], ends) for name in ENCODER_INPUTS), strict=True)
         bias_ends = np.cumsum(kept["bias_lengths"])[:-1]
         biases = zip(*(np.split(kept[name], bias_ends) for name in ("bias_rows", "bias_values")), strict=True)
-        return Questions([History(*one) for one in codes], list(biases))
+        queries = json.loads(str(kept["queries"]))
+        histories = [History(*one, queries=tuple(of_it)) for one, of_it in zip(codes, queries, strict=True)]
+        return Questions(histories, list(biases))
 
 
 def main(bundle: str, questions: str, lists: str, k: str) -> None:

@@ -107,7 +107,7 @@ def _float_lists(
     rows = np.full((len(cases), k), -1, dtype=np.int32)
     scores_of = {name: np.zeros((len(cases), k), dtype=np.float32) for name in answered}
     for place, case in enumerate(cases):
-        user = reference.encode(model.encoder, model.item_table, case.history)
+        user = reference.encode(model.encoder, model.item_table, case.history, model.query_rows)
         scores = model.item_table @ user + (0 if model.prior is None else model.prior)
         scores = reference.add_biases(scores, case.bias_rows, case.bias_values)
         best = reference.top(scores, k)

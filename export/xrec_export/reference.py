@@ -9,11 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from xrec_sdk.history import History
+from xrec_sdk.query import buckets_of
 
 
-def encode(encoder: nn.Module, table: NDArray[np.float32], history: History) -> NDArray[np.float32]:
-    """Return the user vector (D,) that torch computes for a history, from rows of ``table`` (N, D)."""
-    vectors = torch.from_numpy(table[history.rows])
+def encode(
+    encoder: nn.Module,
+    table: NDArray[np.float32],
+    history: History,
+    query_rows: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the user vector (D,) that torch computes for a history, from rows of ``table`` (N, D).
+
+    A search's row is the mean of the rows of its buckets, zero where it has none.
+    """
+    found = table[history.rows.clip(min=0)]
+    for place, query in zip(np.flatnonzero(history.rows < 0), history.queries, strict=True):
+        buckets = list(buckets_of(query))
+        found[place] = 0 if query_rows is None or not buckets else query_rows[buckets].mean(axis=0)
+    vectors = torch.from_numpy(found)
     codes = [torch.from_numpy(np.ascontiguousarray(code)) for code in (history.events, history.devices, history.gaps)]
     with torch.no_grad():
         user = encoder(vectors[None], *(code[None] for code in codes))[0]

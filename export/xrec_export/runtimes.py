@@ -21,7 +21,7 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import GateError, UsageError
 from xrec_sdk.history import History
-from xrec_sdk.runtime import ENCODER_INPUTS
+from xrec_sdk.runtime import feeds_of
 
 from xrec_export.lists import Answer, Bias, Lists, Questions, ask, onnxruntime_answer, save_questions
 
@@ -55,10 +55,12 @@ def numpy_answer(bundle: Bundle) -> Answer:
     encoder, scorer = _evaluator(bundle.encoder, bundle), _evaluator(bundle.scorer, bundle)
     context = {} if bundle.manifest.ranker is None else {"context": np.zeros(len(CONTEXT), dtype=np.float32)}
 
+    reads_queries = bundle.manifest.vocabulary.query_buckets > 0
+
     def answer(history: History, bias: Bias, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         user = np.zeros((1, bundle.manifest.width), dtype=np.float32)
         if len(history):
-            (user,) = encoder.run(["user"], {name: getattr(history, name)[None] for name in ENCODER_INPUTS})
+            (user,) = encoder.run(["user"], feeds_of([history], reads_queries=reads_queries))
         feeds = {
             "user": user,
             "item_bias": bundle.bias.reshape(-1),

@@ -3,7 +3,8 @@
 conformance.json is ``{"tolerance": t, "cases": [...]}``; a case holds the encoder's ``rows``, ``events``, ``devices``
 and ``gaps`` (lists of one length; empty means the zero vector), the scorer's ``k``, ``bias_rows`` and ``bias_values``,
 and what must come out: ``top_rows`` and ``top_scores``. The item bias allows every item. In a bundle with a ranker a
-case holds ``context`` and ``top_probabilities`` too, which may differ by PROBABILITY_TOLERANCE.
+case holds ``context`` and ``top_probabilities`` too, which may differ by PROBABILITY_TOLERANCE. Where searches are read
+a case holds ``queries``, the reduced queries of the rows below 0.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def check_conformance(runtime: Runtime, bundle: Bundle) -> int:
 
 
 def _check(runtime: Runtime, case: Mapping[str, Any], tolerance: float, place: int) -> None:
-    history = History(*(np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
+    history = history_of(case)
     user = runtime.encode(history)
     bias = (
         np.asarray(case.get("bias_rows", ()), dtype=np.int32),
@@ -53,6 +54,12 @@ def _check(runtime: Runtime, case: Mapping[str, Any], tolerance: float, place: i
         _check_probabilities(runtime, case, user, bias, place)
     if not lists_agree(rows, scores, expected[0], expected[1], tolerance):
         raise BundleDamaged("bundle.conformance_failed", f"case {place} of conformance.json gives another list here")
+
+
+def history_of(case: Mapping[str, Any]) -> History:
+    """Return the history of a golden case."""
+    codes = (np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS)
+    return History(*codes, queries=tuple(case.get("queries", ())))
 
 
 def _check_probabilities(

@@ -63,9 +63,17 @@ def current() -> Recommender:
     return recommender
 
 
-def record(event: str, item_id: str, *, device: str, at_ms: int | None = None, value: float | None = None) -> str:
+def record(
+    event: str,
+    item_id: str | None = None,
+    *,
+    query: str | None = None,
+    device: str,
+    at_ms: int | None = None,
+    value: float | None = None,
+) -> str:
     """Keep what the user did; see :meth:`Recommender.record`."""
-    return current().record(event, item_id, device=device, at_ms=at_ms, value=value)
+    return current().record(event, item_id, query=query, device=device, at_ms=at_ms, value=value)
 
 
 def recommend(

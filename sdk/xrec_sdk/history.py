@@ -1,15 +1,16 @@
 """Turn a user's events into the arrays that the encoder reads; training and serving both use this.
 
-Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; an
-unknown device is code 0; with ``distinct_items`` only the last event of each item counts; the gap of an event is the
-time since the counted event before it, in buckets; the last ``max_history`` of these events count.
+Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; the
+row of a search, where the model reads searches, is below 0 and the same for equal queries; an unknown device is code 0;
+with ``distinct_items`` only the last event of each item counts; the gap of an event is the time since the counted event
+before it, in buckets; the last ``max_history`` of these events count.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -38,13 +39,17 @@ DEFAULT_GAP_EDGES_MS = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a model knows besides items. Codes are positions plus one; 0 is "unknown" (of gaps: "no event before")."""
+    """What a model knows besides items. Codes are positions plus one; 0 is "unknown" (of gaps: "no event before").
+
+    ``query_buckets`` is the number of buckets that searches are read in (query.py), 0 where they are not read.
+    """
 
     events: tuple[str, ...]
     devices: tuple[str, ...]
     gap_edges_ms: tuple[int, ...] = DEFAULT_GAP_EDGES_MS
     max_history: int = 50
     distinct_items: bool = False
+    query_buckets: int = 0
 
     def event_codes(self, names: Collection[str]) -> list[int]:
         """Return the codes of these event types, ascending; names that the vocabulary lacks have none."""
@@ -78,12 +83,16 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class History:
-    """One user's encoded history, oldest first: four int32 arrays of the same length L <= max_history."""
+    """One user's encoded history, oldest first: four int32 arrays of the same length L <= max_history.
+
+    ``queries`` are the reduced queries (query.py) of the rows below 0, in their order.
+    """
 
     rows: NDArray[np.int32]
     events: NDArray[np.int32]
     devices: NDArray[np.int32]
     gaps: NDArray[np.int32]
+    queries: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.rows)

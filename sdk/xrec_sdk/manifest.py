@@ -16,6 +16,7 @@ from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported
 from xrec_sdk.history import RepeatRule, Vocabulary
 from xrec_sdk.idtable import MAX_ITEMS
+from xrec_sdk.query import BUCKETS
 from xrec_sdk.version import __version__
 
 FORMAT = "xrec-bundle"
@@ -139,6 +140,7 @@ def to_bytes(manifest: Manifest) -> bytes:
             "gap_edges_ms": vocabulary.gap_edges_ms,
             "max_history": vocabulary.max_history,
             "distinct_items": vocabulary.distinct_items,
+            **({"query_buckets": vocabulary.query_buckets} if vocabulary.query_buckets else {}),
         },
         "seen": {"events": manifest.seen_events, "filter": manifest.filter_seen},
         "repeat": repeat and {"weight": repeat.weight, "half_life_ms": repeat.half_life_ms, "events": repeat.events},
@@ -307,7 +309,19 @@ def _vocabulary(fields: _Fields) -> Vocabulary:
         tuple(edges),
         fields.integer("max_history", 1, MAX_HISTORY),
         fields.boolean("distinct_items"),
+        _query_buckets(fields),
     )
+
+
+def _query_buckets(fields: _Fields) -> int:
+    if "query_buckets" not in fields.values:
+        return 0
+    buckets = fields.integer("query_buckets", 1, 1 << 31)
+    if buckets != BUCKETS:
+        raise BundleUnsupported(
+            "bundle.query_buckets", f"the model reads searches in {buckets} buckets; this SDK knows {BUCKETS}"
+        )
+    return buckets
 
 
 def _repeat(top: _Fields) -> RepeatRule | None:

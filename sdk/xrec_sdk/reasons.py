@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
 from xrec_sdk.profile import Event
+from xrec_sdk.query import is_query
 from xrec_sdk.results import Reason
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, histories_without_one
@@ -36,7 +37,9 @@ def find_reasons(
     The history is encoded anew without an event at most MOST_ASKED times, for those most like the list as a whole.
     """
     first = max(0, len(taste.at_ms) - bundle.manifest.vocabulary.max_history)
-    vectors, history = bundle.item_vectors(rows), bundle.item_vectors(taste.codes[0, first:])  # (R, D), (L, D)
+    past = taste.codes[0, first:]
+    vectors, history = bundle.item_vectors(rows), bundle.item_vectors(past.clip(min=0))  # (R, D), (L, D)
+    history[past < 0] = 0  # a search is asked for before what is unlike the list
     if not len(history):
         return [()] * len(rows)
     most_alike = np.argsort(-(history @ vectors.sum(axis=0)), kind="stable")[:MOST_ASKED]
@@ -68,6 +71,8 @@ def _title(item_id: str, bundle: Bundle) -> str:
 
 
 def _text(event: Event, title: str) -> str:
+    if is_query(event.item_id):
+        title = "something like it"
     done = _DONE.get(event.event, f"{event.event.replace('_', ' ')} {{}}").format(title)
     where = _PLACES.get(event.device, f"on {event.device.replace('_', ' ')}")
     return f"because you {done} {where}"

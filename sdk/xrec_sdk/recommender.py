@@ -18,6 +18,7 @@ from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
 from xrec_sdk.eventid import new_event_id
 from xrec_sdk.profile import MAX_EVENTS, Mark, Profile, now_ms
+from xrec_sdk.query import item_or_query
 from xrec_sdk.reasons import find_reasons
 from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
@@ -106,14 +107,25 @@ class Recommender:
         self.close()
 
     def record(
-        self, event: str, item_id: str, *, device: str, at_ms: int | None = None, value: float | None = None
+        self,
+        event: str,
+        item_id: str | None = None,
+        *,
+        query: str | None = None,
+        device: str,
+        at_ms: int | None = None,
+        value: float | None = None,
     ) -> str:
-        """Keep what the user did and return the event's id; it is durable once this has returned.
+        """Keep what the user did with an item, or searched for, and return the event's id; it is durable then.
+
+        A ``query`` stands in the place of an item. Its text is not kept: what is are the buckets of its hashed n-grams
+        (query.py), as the event's ``item_id``.
 
         Raises ProfileError ``profile.no_consent`` before the user has consented to ``personalise``: nothing is kept.
         Items and event types that the bundle does not know are kept too: a later bundle may know them.
         """
-        return self.profile.record(event, item_id, device, self._clock_ms() if at_ms is None else at_ms, value)
+        at_ms = self._clock_ms() if at_ms is None else at_ms
+        return self.profile.record(event, item_or_query(item_id, query), device, at_ms, value)
 
     def feedback(
         self,

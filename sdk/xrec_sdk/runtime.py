@@ -18,9 +18,12 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported, UsageError
 from xrec_sdk.history import History
+from xrec_sdk.query import query_buckets
 
 CPU = "CPUExecutionProvider"
 ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
+QUERIES_INPUT = "queries"
+"""What the encoder has besides where searches are read: (B, L, G) int32, of query.query_buckets."""
 BOUND = ("item_bias", "item_prior", "bias_rows", "bias_values")
 SCORER_INPUTS = ("user", *BOUND, "k")
 RANKER_INPUT, RANKER_OUTPUT = "context", "top_probabilities"
@@ -58,6 +61,7 @@ class Runtime:
         self._initializers = _initializers(bundle)
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
+        self._reads_queries = bundle.manifest.vocabulary.query_buckets > 0
         prior = bundle.prior.reshape(-1)
         self._priors = {True: prior, False: np.zeros_like(prior)}
         make_options = session_options or (lambda: _options(num_threads))
@@ -80,7 +84,9 @@ class Runtime:
             return np.zeros(self._width, dtype=np.float32)
         call = getattr(self._calls, "encoder", None)
         if call is None or call.length != len(history):
-            call = self._calls.encoder = _EncoderCall(self._encoder, len(history), self._width)
+            call = self._calls.encoder = _EncoderCall(
+                self._encoder, len(history), self._width, reads_queries=self._reads_queries
+            )
         user: NDArray[np.float32] = call.run(history)
         return user if isfinite(sum(user.tolist())) else _finite(user)
 
@@ -93,11 +99,7 @@ class Runtime:
             )
         if not histories or 0 in lengths:
             return np.zeros((len(histories), self._width), dtype=np.float32)
-        feeds = {
-            name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
-            for name in ENCODER_INPUTS
-        }
-        users = _run(self._encoder, ["user"], feeds)[0]
+        users = _run(self._encoder, ["user"], feeds_of(histories, reads_queries=self._reads_queries))[0]
         if users.shape != (len(histories), self._width):
             raise BundleDamaged("bundle.graph_failed", f"encoder.onnx gave user vectors of shape {users.shape}")
         return _finite(users)
@@ -167,11 +169,25 @@ class Runtime:
         return self._bundle.bias.reshape(-1)
 
 
+def feeds_of(histories: Sequence[History], *, reads_queries: bool) -> dict[str, NDArray[np.int32]]:
+    """Return the encoder's inputs for histories of one length, (B, L) each, and (B, L, G) where searches are read."""
+    feeds = {
+        name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+        for name in ENCODER_INPUTS
+    }
+    if reads_queries:
+        queries = [query for history in histories for query in history.queries]
+        flat = query_buckets(feeds["rows"].reshape(-1), queries)
+        feeds[QUERIES_INPUT] = flat.reshape(*feeds["rows"].shape, -1)
+    return feeds
+
+
 class _EncoderCall:
     """The encoder's inputs and output as one thread has bound them, for histories of one length."""
 
-    def __init__(self, session: Any, length: int, width: int) -> None:
+    def __init__(self, session: Any, length: int, width: int, *, reads_queries: bool) -> None:
         self.length = length
+        self._reads_queries = reads_queries
         self._session = session
         self._codes = np.empty((len(ENCODER_INPUTS), 1, length), dtype=np.int32)
         self._user = np.empty((1, width), dtype=np.float32)
@@ -187,6 +203,8 @@ class _EncoderCall:
         ):
             codes[0] = given
         try:
+            if self._reads_queries:
+                self._binding.bind_cpu_input(QUERIES_INPUT, query_buckets(history.rows, history.queries)[None])
             self._session.run_with_iobinding(self._binding)
         except Exception as cause:  # onnxruntime's errors share no base besides Exception
             raise _failed(cause) from cause
@@ -276,7 +294,9 @@ def _sessions(
         (Path(folder) / "items.bin").touch()
         encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), values, folder)
         scorer = _session(bundle.scorer, "scorer.onnx", providers, make_options(), values, folder)
-    _check_names(encoder, "encoder.onnx", ENCODER_INPUTS, ("user",))
+    reads_queries = bundle.manifest.vocabulary.query_buckets > 0
+    inputs = (*ENCODER_INPUTS, QUERIES_INPUT) if reads_queries else ENCODER_INPUTS
+    _check_names(encoder, "encoder.onnx", inputs, ("user",))
     has_ranker = bundle.manifest.ranker is not None
     _check_names(
         scorer,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.history import History, encode_counted, gap_code, gaps_between, last_of_each, repeat_bias
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event
+from xrec_sdk.query import is_query, query_row
 
 Bias = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Distinct rows, ascending, and what is added to the score of each."""
@@ -27,7 +28,7 @@ class Taste:
     """What a bundle knows of the user; the rows of ``seen`` are forbidden, ``bought`` are rows and times, (2, B).
 
     ``events`` are the last known ones that count, oldest first, one more than the history holds; ``codes`` (4, E) are
-    their rows and their codes of event, device and gap, ``at_ms`` (E,) their times.
+    their rows, below 0 of searches, and their codes of event, device and gap, ``at_ms`` (E,) their times.
     """
 
     events: tuple[Event, ...] = ()
@@ -51,11 +52,13 @@ def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:
     before_ms = taste.events[-1].at_ms if taste.events else None
     for event in events:
         row = bundle.ids.row(event.item_id)
+        if row is None and vocabulary.query_buckets and is_query(event.item_id):
+            row = query_row(event.item_id)
         if row is None:
             continue
-        if event.event in manifest.seen_events:
+        if row >= 0 and event.event in manifest.seen_events:
             seen.append(row)
-        if event.event in again:
+        if row >= 0 and event.event in again:
             bought.append((row, event.at_ms))
         code = vocabulary.code_of_event.get(event.event)
         if code is not None:
@@ -95,7 +98,14 @@ def _time(event: Event) -> tuple[int, str]:
 
 def history_of(taste: Taste, manifest: Manifest) -> History:
     """Return the encoded history, the last ``max_history`` known events."""
-    return History(*taste.codes[:, -manifest.vocabulary.max_history :])
+    history = History(*taste.codes[:, -manifest.vocabulary.max_history :])
+    return _with_queries(history, taste.events[-len(history) :])
+
+
+def _with_queries(history: History, events: Sequence[Event]) -> History:
+    """Return the history of these events, as many, with the queries of its searches."""
+    queries = tuple(event.item_id for event, row in zip(events, history.rows.tolist(), strict=True) if row < 0)
+    return replace(history, queries=queries) if queries else history
 
 
 def histories_without_one(taste: Taste, manifest: Manifest, places: Sequence[int]) -> list[History]:
@@ -110,7 +120,9 @@ def histories_without_one(taste: Taste, manifest: Manifest, places: Sequence[int
     for place in places:
         kept = np.delete(np.arange(first, total), place - first)
         rows, events, devices, _ = taste.codes[:, kept]
-        histories.append(encode_counted(rows, events, devices, taste.at_ms[kept], manifest.vocabulary))
+        history = encode_counted(rows, events, devices, taste.at_ms[kept], manifest.vocabulary)
+        left = [taste.events[place] for place in kept.tolist()]
+        histories.append(_with_queries(history, left[len(left) - len(history) :]))
     return histories
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from xrec_sdk.errors import DataError
+from xrec_sdk.query import reduce_query
 from xrec_trainer.identity import resolve
 from xrec_trainer.prepare import prepare
 from xrec_trainer.quality import QualityReport
@@ -100,7 +101,17 @@ def test_an_impossible_row_is_dropped_for_its_reason(tmp_path: Path, row: str, r
 
 def test_a_search_needs_no_item(tmp_path: Path) -> None:
     events, _ = _run(tmp_path, [_row(item="", name="view_search_results", text="red shoes")])
-    assert (events[0]["event"], events[0]["item_id"], events[0]["query"]) == ("search", None, "red shoes")
+    assert (events[0]["event"], events[0]["item_id"], events[0]["query"]) == ("search", None, reduce_query("red shoes"))
+
+
+def test_the_text_of_a_search_is_kept_only_where_that_is_declared(tmp_path: Path) -> None:
+    events, _ = _run(tmp_path, [_row(item="", name="search", text="red shoes")], rest='[clean]\nqueries = "text"')
+    assert events[0]["query"] == "red shoes"
+
+
+def test_a_search_that_a_device_reduced_is_read_as_one_and_is_no_item(tmp_path: Path) -> None:
+    events, _ = _run(tmp_path, [_row(item=reduce_query("red shoes"), name="search", text="")])
+    assert (events[0]["item_id"], events[0]["query"]) == (None, reduce_query("red shoes"))
 
 
 def test_a_missing_value_is_filled_or_its_row_dropped_as_declared(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from xrec_sdk.errors import XrecError
 from xrec_sdk.history import DAY_MS, History, RepeatRule, Vocabulary
 from xrec_sdk.manifest import to_bytes as manifest_bytes
 from xrec_sdk.recommender import Recommender
-from xrec_sdk.runtime import Runtime
+from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
 from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders import ENCODERS
@@ -212,7 +212,7 @@ def encoder_cases(folder: Path) -> dict[str, Any]:
     """Return what the encoders of ``folder`` answer to histories of each length."""
     bundle = open_bundle(FOLDER / "pool.xrec", trusted_keys=[public_key()])
     histories = [case.history for case in parity_cases(pool_model())]
-    asked = [{name: codes.tolist() for name, codes in vars(history).items()} for history in histories]
+    asked = [{name: getattr(history, name).tolist() for name in ENCODER_INPUTS} for history in histories]
     users = {}
     for path in sorted((folder / "encoders").iterdir()):
         runtime = Runtime(replace(bundle, encoder=path.read_bytes()))

@@ -170,21 +170,25 @@ def sessions_after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: 
             begins = first + 1 + np.flatnonzero(np.diff(at_ms) > session_gap_ms)
             for begin, end in zip(begins, np.append(begins, last)[1:], strict=True):
                 if log.device[begin] != log.device[begin - 1] and start_ms <= log.at_ms[begin] < end_ms:
-                    answers = np.unique(log.item[begin:end])
-                    yield _Case(user, np.arange(first, begin), answers, log.at_ms[begin], log.device[begin])
+                    answers = np.unique(log.item[begin:end][log.item[begin:end] >= 0])
+                    if len(answers):
+                        yield _Case(user, np.arange(first, begin), answers, log.at_ms[begin], log.device[begin])
 
     return _pack(asked())
 
 
 def after_switch(log: Log, start_ms: int, end_ms: int, session_gap_ms: int) -> Cases:
-    """Ask for the first event after each change of device between consecutive sessions of a user in [start, end)."""
+    """Ask for the first event after each change of device between consecutive sessions of a user in [start, end).
+
+    Where that is a search nothing is asked.
+    """
 
     def asked() -> Iterator[_Case]:
         for user, first, last in _users(log):
             at_ms, device = log.at_ms[first:last], log.device[first:last]
             changes = (np.diff(device) != 0) & (np.diff(at_ms) > session_gap_ms)
             for index in first + 1 + np.flatnonzero(changes):
-                if start_ms <= log.at_ms[index] < end_ms:
+                if start_ms <= log.at_ms[index] < end_ms and log.item[index] >= 0:
                     yield _next_event(log, user, first, index)
 
     return _pack(asked())

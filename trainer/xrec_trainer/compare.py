@@ -55,7 +55,7 @@ def compare(
     """
     models, seeds = list(dict.fromkeys(models)), list(dict.fromkeys(seeds or (config.seed,)))
     _check_names(models)
-    study = make_study(dataset.read(data), config)
+    study = make_study(dataset.read(data, queries=config.queries), config)
     check_can_choose(study, "a model")
     with alone(out):
         _claim(out, data, study, config)

@@ -44,6 +44,7 @@ class FitConfig:
     ``id_dropout``: the share of items that a training step knows by their content alone (model.py).
     ``new_items``: items with less than ``min_count`` events are in the catalogue too, known by their content alone.
     ``cold_share``: this share of the items is kept out of training, to measure how new items rank (cold.py).
+    ``queries``: searches are a part of the history too, read as the hashed n-grams of their queries (xrec_sdk.query).
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
@@ -86,6 +87,7 @@ class FitConfig:
     id_dropout: float = 0.0
     new_items: bool = False
     cold_share: float = 0.0
+    queries: bool = False
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Item features from the catalogue: tokens of attributes and text as a few numbers, for items with and without events.
 
-Text is TF-IDF over hashed n-grams (ngrams.py), brought to ``TEXT_WIDTH`` numbers by latent semantic analysis
+Text is TF-IDF over hashed n-grams (xrec_sdk.ngrams), brought to ``TEXT_WIDTH`` numbers by latent semantic analysis
 (Deerwester et al., JASIS 1990). What was learned is kept in the run, because the signs of singular vectors differ
 between machines and because later items must be encoded as these were.
 """
@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from xrec_sdk.errors import DataError
-
-from xrec_trainer.ngrams import hashes
+from xrec_sdk.ngrams import hashes
 
 TEXT_WIDTH = 128
 MAX_GRAMS = 50_000

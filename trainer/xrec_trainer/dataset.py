@@ -24,6 +24,7 @@ from xrec_sdk.history import (
     gap_codes,
     repeat_bias,
 )
+from xrec_sdk.query import is_query, reduce_query
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Log:
-    """Every event on a known item, sorted by user, then time; arrays of length E."""
+    """Every event on a known item, sorted by user, then time; arrays of length E.
+
+    Where searches are read they are among them: the item of one is -1 less the place of its reduced query in
+    ``queries``.
+    """
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
@@ -57,6 +62,7 @@ class Log:
     users: list[str]
     item_count: int
     vocabulary: Vocabulary
+    queries: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)
@@ -66,7 +72,8 @@ class Log:
 class RawLog:
     """A prepared folder's events with their own ids, sorted by user, then time, and its items.
 
-    ``item_ids`` are those of the events, sorted, then those that only ``items`` knows, sorted.
+    ``item_ids`` are those of the events, sorted, then those that only ``items`` knows, sorted. The ``item`` of a search
+    is -1 less the place of its reduced query in ``queries``.
     """
 
     users: list[str]
@@ -79,11 +86,17 @@ class RawLog:
     device: NDArray[np.int32]
     at_ms: NDArray[np.int64]
     items: dict[str, dict[str, object]]
+    queries: tuple[str, ...] = ()
 
     @property
     def has_content(self) -> NDArray[np.bool_]:
         """Which items have an entry that says something, (items,) bool."""
         return np.array([bool(self.items.get(item_id)) for item_id in self.item_ids], dtype=np.bool_)
+
+    def on(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which events are on the ``chosen`` items (items,); a search is on none, (events,) bool."""
+        is_on: NDArray[np.bool_] = chosen[self.item.clip(min=0)] & (self.item >= 0)
+        return is_on
 
     def only(self, keep: NDArray[np.bool_]) -> RawLog:
         """Return the log with the events where ``keep`` holds; the items stay."""
@@ -91,8 +104,8 @@ class RawLog:
         return replace(self, **events)
 
 
-def read(folder: Path) -> RawLog:
-    """Read a folder that ``xrec-train prepare`` wrote; events without an item (searches) are left out.
+def read(folder: Path, *, queries: bool = False) -> RawLog:
+    """Read a folder that ``xrec-train prepare`` wrote; searches are left out but with ``queries``.
 
     Raises DataError ``data.not_prepared`` where the folder is not one, ``data.empty`` where it has no event on an item.
     """
@@ -102,12 +115,18 @@ def read(folder: Path) -> RawLog:
             f"{folder} has no events.parquet and items.parquet; make it with: "
             "xrec-train prepare sources.toml --out DIR",
         )
-    table = pq.read_table(folder / "events.parquet", columns=["user_id", "item_id", "event", "at_ms", "device"])
-    table = table.filter(pc.is_valid(table["item_id"]))
+    columns = ["user_id", "item_id", "event", "at_ms", "device", *(["query"] if queries else [])]
+    table = pq.read_table(folder / "events.parquet", columns=columns)
+    is_asked = pc.is_valid(table["item_id"])
+    if queries:
+        is_asked = pc.or_(is_asked, pc.is_valid(table["query"]))
+        table = table.set_column(1, "item_id", pc.coalesce(table["item_id"], _reduced(table["query"])))
+    table = table.filter(is_asked)
     if table.num_rows == 0:
         raise DataError("data.empty", f"{folder} has no event on an item; nothing can be learned from it")
     users, user = _codes(table["user_id"])
     item_ids, item = _codes(table["item_id"])
+    item_ids, item, searched = _apart(item_ids, item)
     event_names, event = _codes(table["event"])
     device_names, device = _codes(table["device"])
     at_ms = table["at_ms"].to_numpy()
@@ -125,7 +144,23 @@ def read(folder: Path) -> RawLog:
         device[order],
         at_ms[order],
         items,
+        searched,
     )
+
+
+def _reduced(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return queries reduced; those that ``prepare`` has reduced already stay."""
+    distinct = column.unique()
+    reduced = [text if text is None or is_query(text) else reduce_query(text) for text in distinct.to_pylist()]
+    return pc.take(pa.array(reduced, pa.string()), pc.index_in(column, distinct))
+
+
+def _apart(ids: list[str], item: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int32], tuple[str, ...]]:
+    """Return the ids of items, each event's place in them, below 0 of a search, and the reduced queries."""
+    is_search = np.array([is_query(one) for one in ids], dtype=np.bool_)
+    place = np.where(is_search, -is_search.cumsum(), (~is_search).cumsum() - 1).astype(np.int32)
+    searched = tuple(one for one in ids if is_query(one))
+    return [one for one in ids if not is_query(one)], place[item], searched
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
@@ -160,6 +195,7 @@ def build_catalogue(
     Those of ``cold`` (raw items,) that have fewer come after them, in the same order. Returns the catalogue and the row
     of each raw item, (raw items,) int32, -1 where it is left out.
     """
+    known = known & (raw.item >= 0)
     counts = np.bincount(raw.item[known], minlength=len(raw.item_ids))
     popularity = decayed_popularity(raw.item[known], raw.at_ms[known], len(raw.item_ids), half_life_days)
     is_warm = counts >= max(1, min_count)
@@ -178,8 +214,8 @@ def build_catalogue(
 def build_log(raw: RawLog, row_of: NDArray[np.int32], item_count: int, vocabulary: Vocabulary) -> Log:
     """Translate raw events to rows and codes; events of unknown items or types are left out, as on the device."""
     event = _translate(raw.event_names, vocabulary.events)[raw.event]
-    item = row_of[raw.item]
-    keep = (item >= 0) & (event > 0)
+    item = np.where(raw.item < 0, raw.item, row_of[raw.item.clip(min=0)])
+    keep = ((item >= 0) | (raw.item < 0)) & (event > 0)
     user, at_ms = raw.user[keep], raw.at_ms[keep]
     is_first = np.diff(user, prepend=-1) != 0
     return Log(
@@ -193,14 +229,18 @@ def build_log(raw: RawLog, row_of: NDArray[np.int32], item_count: int, vocabular
         users=raw.users,
         item_count=item_count,
         vocabulary=vocabulary,
+        queries=raw.queries,
     )
 
 
 def encode_case(log: Log, history: NDArray[np.int64]) -> History:
     """Encode a history, given as log indices, oldest first, exactly as the SDK does on the device."""
-    return encode_history(
+    encoded = encode_history(
         log.item[history], log.event[history], log.device[history], log.at_ms[history], log.vocabulary
     )
+    if not log.queries:
+        return encoded
+    return replace(encoded, queries=tuple(log.queries[-1 - row] for row in encoded.rows.tolist() if row < 0))
 
 
 def repeats(

@@ -142,7 +142,7 @@ def _against_bundle(
 
 def _examples(run: Run, cases: Cases, top: NDArray[np.int32], count: int = 4) -> list[dict[str, Any]]:
     def title(row: int) -> str:
-        return str(run.catalogue.entries[row].get("title") or run.catalogue.ids[row])
+        return str(run.catalogue.entries[row].get("title") or run.catalogue.ids[row]) if row >= 0 else "a search"
 
     devices = ("unknown", *run.vocabulary.devices)
     examples = []

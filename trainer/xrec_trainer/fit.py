@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from xrec_sdk.errors import DataError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
@@ -74,7 +73,7 @@ def _fit(data: Path, out: Path, config: FitConfig, report: Report, workers: Work
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    study = make_study(dataset.read(data), config)
+    study = make_study(dataset.read(data, queries=config.queries), config)
     if workers.is_first and not (out / "checkpoint.pt").exists():
         content.save(out / "content.npz", content.learn(_described(study.catalogue, config)))
     workers.wait()
@@ -131,7 +130,7 @@ class Trainer:
     ) -> None:
         self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
         self.workers = workers
-        self.model = Model(config, study.log.vocabulary, features, study.catalogue.warm)
+        self.model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
         if config.initial_rows == "svd" and not checkpoint.exists():
             self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
@@ -234,7 +233,8 @@ class Trainer:
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         table = self.model.item_table()
         with torch.autocast(table.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
-            users = self.model.encoder(functional.embedding(batch.rows, table), batch.events, batch.devices, batch.gaps)
+            rows = self.model.history_rows(batch.rows, table)
+            users = self.model.encoder(rows, batch.events, batch.devices, batch.gaps)
         table = table[: self.study.catalogue.warm]
         asked = users.flatten(0, 1)[batch.asked].float(), table, batch.places, batch.targets, batch.weights
         if self.config.loss == "gbce":
@@ -282,7 +282,8 @@ def target_worth(study: Study, config: FitConfig) -> NDArray[np.float32]:
     for name, weight in (*config.auxiliary_targets, *((name, 1.0) for name in config.targets)):
         worth_of_code[log.vocabulary.event_codes([name])] = weight
     worth: NDArray[np.float32] = worth_of_code[log.event]
-    worth[(log.at_ms < _begin_ms(log, config)) | (log.item >= study.catalogue.warm)] = 0
+    is_learned = (log.item >= 0) & (log.item < study.catalogue.warm)
+    worth[(log.at_ms < _begin_ms(log, config)) | ~is_learned] = 0
     if not config.learns_repeats:
         pair = log.user.astype(np.int64) * log.item_count + log.item
         is_target = np.isin(log.event, log.vocabulary.event_codes(config.targets))

@@ -1,9 +1,11 @@
 """The model: an item tower that gives the item table, and a history encoder that gives user vectors."""
 
 # N items, W of them warm, M tokens of all items, V kinds of token, T numbers of a text, D width
+# B histories, L events, S searches among them, Q queries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from xrec_sdk.errors import UsageError
 from xrec_sdk.history import Vocabulary
+from xrec_sdk.query import buckets_of
 
 from xrec_trainer.config import FitConfig
 from xrec_trainer.content import Features
@@ -31,7 +34,9 @@ class Model(nn.Module):
     while the model learns; trend.py sets it.
     """
 
-    def __init__(self, config: FitConfig, vocabulary: Vocabulary, features: Features, warm: int) -> None:
+    def __init__(
+        self, config: FitConfig, vocabulary: Vocabulary, features: Features, warm: int, queries: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         if config.encoder not in ENCODERS:
             raise UsageError("usage.setting", f"encoder is {config.encoder!r}; expected {' or '.join(ENCODERS)}")
@@ -49,6 +54,9 @@ class Model(nn.Module):
                     nn.init.zeros_(module.bias)
         self.token_rows = nn.Parameter(torch.randn(features.token_count, config.width) * 0.02)
         self.text_map = nn.Parameter(torch.randn(features.text.shape[1], config.width) * 0.02)
+        self.query_buckets = [torch.tensor(buckets_of(query), dtype=torch.int64) for query in queries]
+        if vocabulary.query_buckets:
+            self.query_rows = nn.Parameter(torch.randn(vocabulary.query_buckets, config.width) * 0.02)
 
     def start_from(self, rows: Tensor) -> None:
         """Take (N, D) as the first item rows, to which content adds nothing yet."""
@@ -81,6 +89,27 @@ class Model(nn.Module):
         )  # (M,) -> (N, D)
         rows: Tensor = tokens + self.get_buffer("text") @ self.text_map  # (N, T) @ (T, D) -> (N, D)
         return rows
+
+    def history_rows(self, rows: Tensor, table: Tensor) -> Tensor:
+        """Return what the encoder reads of the rows of histories, (B, L) -> (B, L, D).
+
+        They are rows of ``table`` (N, D), and of a search, whose row is below 0, its query's vector.
+        """
+        vectors = functional.embedding(rows.clamp(min=0), table)
+        is_search = rows < 0
+        if not is_search.any():
+            return vectors
+        return vectors.masked_scatter(is_search[..., None], self.query_vectors(-1 - rows[is_search]))
+
+    def query_vectors(self, places: Tensor) -> Tensor:
+        """Return the mean of the bucket rows of the queries at ``places``, (S,) -> (S, D); zero for no buckets."""
+        buckets = [self.query_buckets[place] for place in places.tolist()]
+        sizes = torch.tensor([0, *map(len, buckets)])
+        return functional.embedding_bag(torch.cat(buckets), self.bucket_rows(), sizes.cumsum(0)[:-1], mode="mean")
+
+    def bucket_rows(self) -> Tensor:
+        """Return the rows of the query buckets, as the int8 bundle will hold them once ``is_quantized`` is set."""
+        return fake_quantize(self.query_rows) if self.is_quantized else self.query_rows
 
     def items(self) -> Items:
         """Return the item table and the prior."""

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import duckdb
 import narwhals as nw
 import pyarrow as pa
 from xrec_sdk.errors import UsageError
+from xrec_sdk.query import PREFIX, reduce_query
 
 from xrec_trainer.identity import resolve
 from xrec_trainer.ingest import (
@@ -98,7 +100,7 @@ def _fill(
     if declared.clean.standardize_value:
         frame = standardize_value(frame)
     say("writing events")
-    _write_events(connection, frame, folder / "events.parquet")
+    _write_events(connection, frame, folder / "events.parquet", declared.clean.queries)
     say("writing items")
     items = _write_items(connection, declared.items, declared.folder, folder, work, notes)
     report = QualityReport(_qualities(connection, staged, dropped, folder), notes, items)
@@ -153,12 +155,19 @@ def _merge(
     return merge_identity(frame, nw.from_native(connection.sql("SELECT * FROM identity")))
 
 
-def _write_events(connection: duckdb.DuckDBPyConnection, frame: Frame, target: Path) -> None:
+def _write_events(connection: duckdb.DuckDBPyConnection, frame: Frame, target: Path, queries: str) -> None:
     native = frame.to_native()
     native.create_view("events_out", replace=True)
+    connection.create_function("reduced", lru_cache(maxsize=1 << 16)(reduce_query), ["VARCHAR"], "VARCHAR")
+    # A device keeps a reduced query in the place of the item.
+    is_search = f"coalesce(starts_with(item_id, {quoted(PREFIX)}), false)"
+    query = "reduced(query)" if queries == "hash" else "query"
+    item = f"CASE WHEN {is_search} THEN NULL ELSE item_id END AS item_id"
+    query = f"CASE WHEN {is_search} THEN item_id ELSE {query} END AS query"
     columns = "user_id, item_id, event, at_ms, device, query, value, session_id, position, recommendation_id"
     connection.execute(
-        f"COPY (SELECT {columns} FROM events_out ORDER BY user_id, at_ms, item_id NULLS FIRST, event, device, query, "
+        f"COPY (SELECT {columns} FROM (SELECT * REPLACE ({item}, {query}) FROM events_out) "
+        f"ORDER BY user_id, at_ms, item_id NULLS FIRST, event, device, query, "
         f"value, session_id, source, position, recommendation_id) "
         f"TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
     )

@@ -33,7 +33,7 @@ def user_vectors(model: Model, log: Log, cases: Cases) -> Tensor:
                 torch.from_numpy(np.stack([getattr(encoded[case], name) for case in group]).astype(np.int64))
                 for name in ("rows", "events", "devices", "gaps")
             )
-            users[group] = model.encoder(table[rows], *codes, last_only=True)
+            users[group] = model.encoder(model.history_rows(rows, table), *codes, last_only=True)
     return users
 
 

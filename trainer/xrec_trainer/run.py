@@ -120,9 +120,9 @@ def load_run(folder: Path, data: Path | None = None) -> Run:
         )
     saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     config = from_json(saved["config"])
-    study = make_study(dataset.read(data or Path(saved["data"])), config)
+    study = make_study(dataset.read(data or Path(saved["data"]), queries=config.queries), config)
     features = content.encode(content.load(folder / "content.npz"), study.catalogue.entries)
-    model = Model(config, study.log.vocabulary, features, study.catalogue.warm)
+    model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     model.is_quantized = True
     model.eval()

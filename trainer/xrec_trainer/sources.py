@@ -79,7 +79,10 @@ class Items:
 
 @dataclass(frozen=True)
 class Clean:
-    """What is dropped from every source, and how sessions and values are made; bounds are inclusive."""
+    """What is dropped from every source, and how sessions and values are made; bounds are inclusive.
+
+    ``queries``: "hash" keeps of a search the buckets of its n-grams (xrec_sdk.query), "text" what the user typed.
+    """
 
     min_at_ms: int | None = None
     max_at_ms: int | None = None
@@ -89,6 +92,7 @@ class Clean:
     session_minutes: float = 30.0
     duplicates: str = "drop"
     repeated_views: str = "drop"
+    queries: str = "hash"
     standardize_value: bool = False
 
 
@@ -258,6 +262,7 @@ def _clean(table: _Table) -> Clean:
         session_minutes=table.number("session_minutes") or defaults.session_minutes,
         duplicates=table.choice("duplicates", ("drop", "keep"), "drop"),
         repeated_views=table.choice("repeated_views", ("drop", "keep"), "drop"),
+        queries=table.choice("queries", ("hash", "text"), "hash"),
         standardize_value=table.flag("standardize_value"),
     )
     if not 0.01 <= clean.session_minutes <= 1440:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.errors import DataError
 from xrec_sdk.history import DAY_MS, Vocabulary
+from xrec_sdk.query import BUCKETS
 
 from xrec_trainer.cases import Cases, by_time, leave_one_out
 from xrec_trainer.config import FitConfig
@@ -26,8 +27,8 @@ class Study:
 
     @property
     def train_mask(self) -> NDArray[np.bool_]:
-        """Events that may be learned from, (E,) bool."""
-        return np.arange(len(self.log)) < self.train_end[self.log.user]
+        """Events on items that may be learned from, (E,) bool."""
+        return (np.arange(len(self.log)) < self.train_end[self.log.user]) & (self.log.item >= 0)
 
     @property
     def main_task(self) -> str:
@@ -53,6 +54,13 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
             "data.target_missing",
             f"no event is named {', '.join(unknown)}; the data has {', '.join(raw.event_names)}; choose with --target",
         )
+    searches = {raw.event_names[code] for code in np.unique(raw.event[raw.item < 0])}
+    if searches & set(config.targets):
+        raise DataError(
+            "data.target_search",
+            f"{', '.join(sorted(searches & set(config.targets)))} has events without an item, which can't be a target; "
+            "name another with --target",
+        )
     if (config.cold_share or config.new_items) and not raw.has_content.any():
         raise DataError(
             "data.no_content",
@@ -64,6 +72,7 @@ def make_study(raw: RawLog, config: FitConfig) -> Study:
         tuple(raw.device_names),
         max_history=config.max_history,
         distinct_items=config.distinct_items,
+        query_buckets=BUCKETS if config.queries else 0,
     )
     if config.split == "time":
         return _by_time(raw, config, vocabulary)
@@ -78,7 +87,7 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
         days = (end_ms - int(raw.at_ms.min())) / DAY_MS
         raise DataError("data.too_short", f"the log covers {days:.1f} days; lower --test-days and --validation-days")
     held_out = _held_out(raw, raw.at_ms < validation_ms, config)
-    raw = raw.only(~held_out[raw.item] | (raw.at_ms >= test_ms))
+    raw = raw.only(~raw.on(held_out) | (raw.at_ms >= test_ms))
     known = raw.at_ms < validation_ms
     catalogue, row_of = _catalogue(raw, known, held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
@@ -103,8 +112,8 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
 
 def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
     held_out = _held_out(raw, np.ones(len(raw.user), dtype=np.bool_), config)
-    raw = raw.only(~held_out[raw.item] | _closes_a_history(raw, held_out))
-    catalogue, row_of = _catalogue(raw, ~held_out[raw.item], held_out, config)
+    raw = raw.only(~raw.on(held_out) | _closes_a_history(raw, held_out))
+    catalogue, row_of = _catalogue(raw, ~raw.on(held_out), held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
     lengths = np.diff(log.user_start)
     train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
@@ -114,7 +123,7 @@ def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> St
 
 def _held_out(raw: RawLog, known: NDArray[np.bool_], config: FitConfig) -> NDArray[np.bool_]:
     """Draw the ``cold_share`` of the items that would be learned from ``known`` events and have content, (items,)."""
-    events = np.bincount(raw.item[known], minlength=len(raw.item_ids))
+    events = np.bincount(raw.item[known & (raw.item >= 0)], minlength=len(raw.item_ids))
     able = np.flatnonzero((events >= _min_count(config)) & raw.has_content) if config.cold_share else np.zeros(0, int)
     held_out = np.zeros(len(raw.item_ids), dtype=np.bool_)
     drawn = np.random.default_rng(config.seed).permutation(able)[: round(config.cold_share * len(able))]
@@ -124,7 +133,7 @@ def _held_out(raw: RawLog, known: NDArray[np.bool_], config: FitConfig) -> NDArr
 
 def _closes_a_history(raw: RawLog, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which events are the last of a user with two others or more on items that are not held out, (events,)."""
-    others = np.bincount(raw.user[~held_out[raw.item]], minlength=len(raw.users))
+    others = np.bincount(raw.user[~raw.on(held_out)], minlength=len(raw.users))
     is_last: NDArray[np.bool_] = np.diff(raw.user, append=-1) != 0
     return is_last & np.asarray(others[raw.user] >= 2)
 

@@ -86,7 +86,7 @@ def tune(
     if "quantized_epochs" not in given:
         config = replace(config, quantized_epochs=0)
     space = _space(config, given)
-    study = make_study(dataset.read(data), config)
+    study = make_study(dataset.read(data, queries=config.queries), config)
     check_can_choose(study, "settings")
     with alone(out):
         _claim(out, data, config, space)

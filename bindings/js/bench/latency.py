@@ -28,7 +28,7 @@ from xrec_export.build import Release, build_bundle  # noqa: E402
 from xrec_export.export_model import ParityCase  # noqa: E402
 from xrec_export.parity import Tolerance  # noqa: E402
 from xrec_sdk.bundle import open_bundle  # noqa: E402
-from xrec_sdk.runtime import Runtime  # noqa: E402
+from xrec_sdk.runtime import ENCODER_INPUTS, Runtime  # noqa: E402
 from xrec_sdk.signature import generate_key  # noqa: E402
 
 WARM = 30
@@ -68,7 +68,7 @@ def measure_python(
 
 def case_json(case: ParityCase) -> dict[str, Any]:
     """Return a case for JavaScript."""
-    history = {name: codes.tolist() for name, codes in vars(case.history).items()}
+    history = {name: getattr(case.history, name).tolist() for name in ENCODER_INPUTS}
     return {"history": history, "bias": case.bias_rows.tolist()}
 
 

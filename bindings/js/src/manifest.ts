@@ -228,6 +228,9 @@ function readVocabulary(fields: Fields): Vocabulary {
   }
   const events = fields.names("events");
   if (!events.length) fail("vocabulary.events is empty");
+  if (fields.has("query_buckets")) {
+    throw new BundleUnsupported("bundle.query_buckets", "the model reads searches; this SDK does not");
+  }
   return {
     events,
     devices: fields.names("devices"),

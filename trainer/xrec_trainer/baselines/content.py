@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from xrec_sdk.errors import DataError
+from xrec_sdk.ngrams import hashes
 
 from xrec_trainer.baselines.scoring import ranker, votes
 from xrec_trainer.cases import Ranker
 from xrec_trainer.dataset import Log
-from xrec_trainer.ngrams import hashes
 
 FEATURES = 2**18
 
@@ -53,7 +53,7 @@ def text_vectors(texts: Sequence[str]) -> sparse.csr_matrix:
     """Return (N, F) float32 of length one, or zero for an empty text.
 
     Term frequency times inverse document frequency (Salton and Buckley 1988) of the words and their character
-    n-grams (ngrams.py), hashed into F features (Weinberger et al., ICML 2009).
+    n-grams (xrec_sdk.ngrams), hashed into F features (Weinberger et al., ICML 2009).
     """
     columns = [[code % FEATURES for code in hashes(text)] for text in texts]
     line = np.repeat(np.arange(len(texts)), [len(found) for found in columns])

@@ -59,6 +59,8 @@ def _histories(log: Log, cases: Cases, begin: int, end: int, half_life_days: flo
     offsets = cases.history_offsets[begin : end + 1]
     index = cases.history_index[offsets[0] : offsets[-1]]
     case = np.repeat(np.arange(end - begin, dtype=np.int64), np.diff(offsets))
+    is_item = log.item[index] >= 0
+    index, case = index[is_item], case[is_item]
     # the first in reverse is the last in time
     keys, first = np.unique((case * log.item_count + log.item[index])[::-1], return_index=True)
     last = index[::-1][first]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from xrec_trainer.ngrams import grams, hashes
+from xrec_sdk.ngrams import grams, hashes
 
 VECTORS: list[tuple[str, list[str], list[int]]] = [
     (
