@@ -81,6 +81,14 @@ def taken(own: Identity, sealed: bytes, info: bytes) -> bytes:
     return secret
 
 
+def agree(own: Identity, public: str) -> bytes:
+    """Return what this identity and the holder of a public X25519 key have in common (X25519); ValueError for none."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    shared: bytes = _x25519(own).exchange(X25519PublicKey.from_public_bytes(unspell(public, KEY_BYTES)))
+    return shared
+
+
 @lru_cache(maxsize=8)
 def _member_of(own: Identity) -> Member:
     public = spell(_x25519(own).public_key().public_bytes_raw())

@@ -212,6 +212,14 @@ class EraseRequest:
 
 
 @dataclass(frozen=True)
+class Letter:
+    """What one device leaves for another while the two are paired; "" is no letter, and takes one away."""
+
+    v: int
+    letter: str
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What proves an erasure: when the server did it, the epoch that it began, the devices that have not heard of it.
 
@@ -234,6 +242,7 @@ class Limits:
     answer_bytes: int = 16_777_216
     id_characters: int = 512
     body_bytes: int = 16_384
+    letter_bytes: int = 2_048
     ahead_ms: int = 300_000
     lease_ms: int = 90 * DAY_MS
     lease_grace_ms: int = DAY_MS

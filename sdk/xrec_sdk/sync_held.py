@@ -34,6 +34,7 @@ class Device:
 
     ``copied_ms`` is when it registered, if it had another name before, or when another registered that had its name;
     ``floor`` is the floor that it then knew. What it says from before then may have come under another name too.
+    ``letter`` is what another device left for it while the two are paired; no rule reads it.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Device:
     contact_ms: int = 0
     copied_ms: int = 0
     floor: int = 0
+    letter: str = ""
 
 
 @dataclass(frozen=True)

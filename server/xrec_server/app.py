@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from xrec_sdk import sync
-from xrec_sdk.sync import ChangesRequest, EraseRequest, Page, Push, RegisterRequest
+from xrec_sdk.sync import ChangesRequest, EraseRequest, Letter, Page, Push, RegisterRequest
 from xrec_sdk.sync_body import MAX_NUMBER, is_text
 
 from xrec_server.bell import Bell
@@ -41,6 +41,7 @@ BYTES_A_UNIT = 512
 _pushes = msgspec.json.Decoder(Push)
 _registers = msgspec.json.Decoder(RegisterRequest)
 _erasures = msgspec.json.Decoder(EraseRequest)
+_letters = msgspec.json.Decoder(Letter)
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,27 @@ class Door:
         """DELETE /v1/devices/{id}."""
         who = self._who(request)
         self.quota.spend(who.profile, 10)
-        device = request.path_params["id"]
-        await self.service.remove_device(who.profile, device if is_text(device) else "")
+        await self.service.remove_device(who.profile, _device_of(request))
         return Response(status_code=204)
+
+    async def leave_letter(self, request: Request) -> Response:
+        """POST /v1/devices/{id}/key."""
+        who = self._who(request)
+        asked = decode(await read_body(request, SMALL_BYTES), _letters)
+        if asked.v != sync.VERSION:
+            raise Refused(400, sync.VERSION_UNKNOWN, f"version {asked.v}; this server speaks {sync.VERSION}")
+        most = self.settings.limits.letter_bytes
+        if not is_text(asked.letter) or len(asked.letter.encode()) > most:
+            raise Refused(400, sync.MALFORMED, f"expected a letter of at most {most} bytes")
+        self.quota.spend(who.profile, 10)
+        await self.service.leave_letter(who.profile, _device_of(request), asked.letter)
+        return Response(status_code=204)
+
+    async def letter(self, request: Request) -> Response:
+        """GET /v1/devices/{id}/key."""
+        who = self._who(request)
+        self.quota.spend(who.profile, 1)
+        return answer(request, await self.service.letter(who.profile, who.own(_device_of(request))))
 
     async def health(self, request: Request) -> Response:
         """GET /healthz: whether the database answers."""
@@ -146,6 +165,12 @@ class Door:
 
     def _who(self, request: Request) -> Identity:
         return self.identities.of(request.headers.get("authorization"))
+
+
+def _device_of(request: Request) -> str:
+    """Return the device that the path names; "", which is none's name, where no database could be asked for it."""
+    device: str = request.path_params["id"]
+    return device if is_text(device) else ""
 
 
 def _changes(request: Request) -> ChangesRequest:
@@ -198,6 +223,8 @@ def _routes(door: Door, settings: Settings) -> list[BaseRoute]:
         Route("/v1/profile/export", door.export, methods=["GET"]),
         Route("/v1/devices", door.devices, methods=["GET"]),
         Route("/v1/devices/{id}", door.remove_device, methods=["DELETE"]),
+        Route("/v1/devices/{id}/key", door.leave_letter, methods=["POST"]),
+        Route("/v1/devices/{id}/key", door.letter, methods=["GET"]),
         Route("/healthz", door.health, methods=["GET"]),
         Route("/metrics", door.scrape, methods=["GET"]),
         Route("/openapi.json", door.openapi, methods=["GET"]),

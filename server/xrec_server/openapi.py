@@ -6,18 +6,19 @@ from typing import Any
 
 import msgspec
 from xrec_sdk import sync
-from xrec_sdk.sync import EraseRequest, Limits, Page, Push, PushAnswer, Receipt, Registered, RegisterRequest
+from xrec_sdk.sync import EraseRequest, Letter, Limits, Page, Push, PushAnswer, Receipt, Registered, RegisterRequest
 from xrec_sdk.sync_body import MAX_NUMBER
 from xrec_sdk.version import __version__
 
 from xrec_server.service import Devices, Export
 
-_MESSAGES = (Push, PushAnswer, Page, RegisterRequest, Registered, EraseRequest, Receipt, Devices, Export)
+_MESSAGES = (Push, PushAnswer, Page, RegisterRequest, Registered, EraseRequest, Receipt, Devices, Letter, Export)
 _ERROR = {
     "type": "object",
     "required": ["code", "message"],
     "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
 }
+_NAME = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _REFUSALS = {
     "400": "Not a message of the protocol.",
     "401": "No token, or one that is not valid here.",
@@ -34,7 +35,7 @@ def document(limits: Limits) -> dict[str, Any]:
     for name, schema in schemas.items():
         if name not in ("Op", "Hlc"):  # An operation that is out of bounds is rejected alone.
             _bound(schema)
-    for name in ("RegisterRequest", "EraseRequest"):
+    for name in ("RegisterRequest", "EraseRequest", "Letter"):
         schemas[name]["properties"]["v"]["const"] = sync.VERSION
     schemas["EraseRequest"]["properties"]["id"] |= {"minLength": 1, "maxLength": limits.id_characters}
     schemas["Push"]["properties"]["ops"]["maxItems"] = limits.push_ops
@@ -72,6 +73,10 @@ def _paths() -> dict[str, Any]:
         "/v1/profile/export": {"get": _operation("Return all that is held of the profile.", "Export")},
         "/v1/devices": {"get": _operation("Return the profile's devices.", "Devices")},
         "/v1/devices/{id}": {"delete": _removal()},
+        "/v1/devices/{id}/key": {
+            "post": _of_device("Leave a letter for a device, in place of the one before.", None, body="Letter"),
+            "get": _of_device("Return the letter that was left for a device of the token.", "Letter"),
+        },
         "/healthz": {"get": _operation("Say whether the database answers.", None) | open_to_all},
         "/metrics": {"get": _metrics() | open_to_all},
     }
@@ -96,9 +101,17 @@ def _operation(
 
 
 def _removal() -> dict[str, Any]:
-    name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     responses = {"204": {"description": "It is gone, or was."}, **_refusals()}
-    return {"summary": "Remove a device.", "parameters": [name], "responses": responses}
+    return {"summary": "Remove a device.", "parameters": [_NAME], "responses": responses}
+
+
+def _of_device(summary: str, answer: str | None, *, body: str | None = None) -> dict[str, Any]:
+    operation = _operation(summary, answer, body=body) | {"parameters": [_NAME]}
+    if answer is None:
+        del operation["responses"]["200"]
+        operation["responses"]["204"] = {"description": "Done."}
+    operation["responses"]["404"] = {"description": "No such device.", **_json(_ref("Error"))}
+    return operation
 
 
 def _metrics() -> dict[str, Any]:

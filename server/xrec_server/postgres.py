@@ -38,10 +38,10 @@ _FIND = f"SELECT number, {PROFILE} FROM profiles WHERE id = $1 FOR UPDATE"
 _CREATE = f"INSERT INTO profiles (id, {PROFILE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING number"
 _UPDATE = """UPDATE profiles SET generation = $2, base = $3, epoch = $4, erased_by = $5, seq = $6, floor = $7,
     forgotten = $8, digest = $9, events = $10 WHERE number = $1"""
-_PUT_DEVICE = f"""INSERT INTO devices (profile, {DEVICE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+_PUT_DEVICE = f"""INSERT INTO devices (profile, {DEVICE}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (profile, id) DO UPDATE SET high_water = excluded.high_water, first = excluded.first,
     recent = excluded.recent, passed = excluded.passed, contact_ms = excluded.contact_ms,
-    copied_ms = excluded.copied_ms, floor = excluded.floor"""
+    copied_ms = excluded.copied_ms, floor = excluded.floor, letter = excluded.letter"""
 _ROWS = f"SELECT {ROW} FROM rows WHERE profile = $1"
 # One query for all rows of a push: those of some kinds, and those of some keys.
 _SOME = f"""{_ROWS} AND kind = ANY($2) UNION SELECT {", ".join("r." + name for name in ROW.split(", "))}

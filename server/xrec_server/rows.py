@@ -13,7 +13,7 @@ from xrec_sdk.sync import Head, Row
 from xrec_sdk.sync_server import Device, Ledger, Profile, Recent
 
 PROFILE = "generation, base, epoch, erased_by, seq, floor, forgotten, digest, events"
-DEVICE = "id, high_water, first, recent, passed, contact_ms, copied_ms, floor"
+DEVICE = "id, high_water, first, recent, passed, contact_ms, copied_ms, floor, letter"
 
 _recents = msgspec.json.Decoder(list[tuple[int, str, str | None]])
 
@@ -35,7 +35,7 @@ def device_values(device: Device) -> tuple[Any, ...]:
     """Return a device's columns."""
     recent = msgspec.json.encode([(one.dseq, one.print, one.code) for one in device.recent]).decode()
     marks = (device.passed, device.contact_ms, device.copied_ms, device.floor)
-    return (device.id, device.high_water, device.first, recent, *marks)
+    return (device.id, device.high_water, device.first, recent, *marks, device.letter)
 
 
 def device_of(columns: Sequence[Any]) -> Device:

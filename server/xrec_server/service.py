@@ -16,6 +16,7 @@ from xrec_sdk.sync import (
     ChangesRequest,
     Head,
     Key,
+    Letter,
     Limits,
     Page,
     Push,
@@ -25,7 +26,7 @@ from xrec_sdk.sync import (
     RegisterRequest,
     Row,
 )
-from xrec_sdk.sync_server import LASTING, Device, History, Ledger
+from xrec_sdk.sync_server import LASTING, Device, History, Ledger, Writes
 
 from xrec_server.errors import Refused
 from xrec_server.store import Decided, Loaded, Need, Store
@@ -179,6 +180,28 @@ class Service:
 
         return await self.store.transact(profile, Need(devices=(device,)), decide)
 
+    async def leave_letter(self, profile: str, device: str, letter: str) -> None:
+        """Leave a letter for a device, in place of the one before."""
+
+        def decide(loaded: Loaded) -> Decided[bool]:
+            found = loaded.devices.get(device)
+            return Decided(found is not None, Writes(loaded.profile, replace(found, letter=letter)) if found else None)
+
+        if not await self.store.transact(profile, Need(devices=(device,)), decide):
+            raise _no_device()
+
+    async def letter(self, profile: str, device: str) -> Letter:
+        """Return the letter that was left for a device."""
+
+        def decide(loaded: Loaded) -> Decided[Letter | None]:
+            found = loaded.devices.get(device)
+            return Decided(Letter(sync.VERSION, found.letter) if found else None)
+
+        letter = await self.store.transact(profile, Need(devices=(device,)), decide)
+        if letter is None:
+            raise _no_device()
+        return letter
+
     async def export(self, profile: str) -> Export:
         """Return all that is held of a profile."""
 
@@ -221,6 +244,10 @@ class Service:
 def _possible(keys: Iterable[Key]) -> frozenset[Key]:
     """Return the keys that a row may have: no row has a name with NUL, and not every database can be asked for one."""
     return frozenset(key for key in keys if "\0" not in key.id and "\0" not in key.kind)
+
+
+def _no_device() -> Refused:
+    return Refused(404, sync.UNKNOWN_DEVICE, "there is no such device, or the token does not speak for it")
 
 
 def _ledger(loaded: Loaded) -> Ledger:

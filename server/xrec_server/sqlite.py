@@ -55,7 +55,7 @@ _ROWS = f"SELECT {ROW} FROM rows WHERE profile = ?"
 _BY_KEY = f"SELECT {ROW} FROM rows INDEXED BY rows_by_key WHERE profile = ? AND kind = ?"
 _EVENTS = f"{_ROWS} AND kind = 'event'"
 _PUT_PROFILE = f"""INSERT OR REPLACE INTO profiles (number, id, {PROFILE}) VALUES ({"?, " * 10}?)"""
-_PUT_DEVICE = f"""INSERT OR REPLACE INTO devices (profile, {DEVICE}) VALUES ({"?, " * 8}?)"""
+_PUT_DEVICE = f"""INSERT OR REPLACE INTO devices (profile, {DEVICE}) VALUES ({"?, " * 9}?)"""
 _PUT_ROW = f"""INSERT INTO rows (profile, {ROW}) VALUES ({"?, " * 11}?) ON CONFLICT (profile, kind, id) DO UPDATE SET
     seq = excluded.seq, epoch = excluded.epoch, hlc_ms = excluded.hlc_ms, hlc_counter = excluded.hlc_counter,
     device = excluded.device, dseq = excluded.dseq, order_ms = excluded.order_ms, received_ms = excluded.received_ms,

@@ -1,5 +1,7 @@
 """Export events for training, as `xrec-train prepare` reads them: of users whose consent to `train` stands, no others.
 
+What is sealed end to end can't be read here and is left out.
+
 Users stand under pseudonyms, HMAC-SHA256 under the tenant's secret: still personal data, which an erasure must reach.
 So an export is for one training and is deleted after it; the next one no longer has who has erased or withdrawn.
 Everything is read from one state of the database, beside a server that is at work.
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xrec_sdk.sync import Row
+from xrec_sdk.sync_body import is_sealed
 from xrec_sdk.sync_merge import consent_of_row, netstrings
 from xrec_sdk.sync_tables import ROW, row_of
 
@@ -74,7 +77,7 @@ async def export_training(database: str, secret: bytes, out: Path) -> Exported:
                         left_out += 1
                         continue
                     user = _pseudonym(secret, profile)
-                    lines = [_line(user, row) for row in rows if row.kind == "event"]
+                    lines = [_line(user, row) for row in rows if row.kind == "event" and not is_sealed(row.body)]
                     packed.write("".join(lines).encode())
                     users, events = users + bool(lines), events + len(lines)
             raw.flush()
