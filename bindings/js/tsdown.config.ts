@@ -5,7 +5,14 @@ const shared = { minify: true, target: "es2022", platform: "neutral" } as const;
 export default defineConfig([
   {
     ...shared,
-    entry: { browser: "src/browser.ts", node: "src/node.ts", core: "src/core.ts", indexeddb: "src/profileIndexedDb.ts" },
+    entry: {
+      browser: "src/browser.ts",
+      node: "src/node.ts",
+      core: "src/core.ts",
+      indexeddb: "src/profileIndexedDb.ts",
+      sync: "src/sync/node.ts",
+      syncBrowser: "src/sync/browser.ts",
+    },
     format: ["esm", "cjs"],
     dts: true,
     deps: { neverBundle: [/^onnxruntime-/, /^node:/], onlyBundle: ["@noble/ed25519", "@noble/hashes"] },

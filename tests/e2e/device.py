@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xrec_sdk.errors import XrecError
 from xrec_sdk.profile import Profile
 from xrec_sdk.sync_client import SyncClient, Timing
 from xrec_sdk.sync_merge import digest_text
@@ -28,7 +29,11 @@ def main() -> None:
         profile.set_consent(purpose, True)
     client = SyncClient(profile, url, lambda: make_token(Path(keys), subject), timing=TIMING)
     for line in sys.stdin:
-        print(json.dumps(answer(profile, client, json.loads(line))), flush=True)
+        try:
+            said = answer(profile, client, json.loads(line))
+        except XrecError as refused:
+            said = {"refused": refused.code}
+        print(json.dumps(said), flush=True)
     client.close()
     profile.close()
 
@@ -39,12 +44,15 @@ def answer(profile: Profile, client: SyncClient, asked: dict[str, Any]) -> Any:
         now_ms = time.time_ns() // 1_000_000
         return [profile.record("view", f"{asked['item']}-{place}", "phone", now_ms) for place in range(asked["count"])]
     if asked["do"] == "forget":
-        return profile.forget()
+        return profile.forget(**asked.get("named", {}))
+    if asked["do"] == "consent":
+        return profile.set_consent(asked["purpose"], asked["granted"])
     status, standing = client.status(), SyncStore(profile).standing()
     events = [[event.id, event.at_ms, event.item_id] for event in profile.events()]
     digest, dead = digest_text(standing.digest), status.dead
     said = {"state": status.state, "queued": status.queued, "error": status.last_error, "epoch": standing.epoch}
-    return {**said, "digest": digest, "dead": dead, "events": events, "diverged": standing.is_diverged}
+    said |= {"consent": profile.consent(), "diverged": standing.is_diverged}
+    return {**said, "digest": digest, "dead": dead, "events": events}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import { ProfileError, UsageError } from "./errors";
 
 /** How many events a profile keeps, where the app says nothing else. */
 export const MAX_EVENTS = 5000;
-const MAX_AT_MS = 2 ** 53;
+const MAX_AT_MS = 2 ** 53 - 1;
 // Shed this many events at once, so that a full profile does not delete at every write.
 const SHED = 64;
 

@@ -27,7 +27,7 @@ import {
 
 const FORMAT = "xrec-profile";
 const VERSION = 2;
-const HEADER = `${JSON.stringify({ format: FORMAT, format_version: VERSION })}\n`;
+const HEADER = headerLine(VERSION);
 
 /** What is kept of one user in the file at a path. */
 export class FileProfile implements ProfileStore {
@@ -121,15 +121,16 @@ export class FileProfile implements ProfileStore {
   }
 }
 
-async function readOrEmpty(path: string): Promise<string> {
+/** Return the text of a file; "" where there is none. */
+export async function readOrEmpty(path: string): Promise<string> {
   return readFile(path, "utf8").catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === "ENOENT") return "";
     throw cause;
   });
 }
 
-/** Return what a file keeps; not whole, where it must be written anew before anything is appended. */
-function parse(text: string): { kept: Kept; isWhole: boolean } {
+/** Return what a file of at most this version keeps; not whole, where it must be written anew before anything is appended. */
+export function parse(text: string): { kept: Kept; isWhole: boolean } {
   let kept: Kept = { events: [], consents: [] };
   if (text === "") return { kept, isWhole: false };
   const lines = text.split("\n");
@@ -146,13 +147,19 @@ function parse(text: string): { kept: Kept; isWhole: boolean } {
   return { kept, isWhole: cut === "" && version === VERSION };
 }
 
-function versionOf(line: string): number {
+/** Return the version that a header says; ProfileError where it is none, or above `newest`. */
+export function versionOf(line: string, newest: number = VERSION): number {
   const { format, format_version: version } = headerOf(line);
   if (format !== FORMAT) throw new ProfileError("profile.not_a_profile", "the file is not a profile of xrec");
-  if (typeof version !== "number" || version > VERSION) {
+  if (typeof version !== "number" || version > newest) {
     throw new ProfileError("profile.newer", "a newer SDK wrote the profile; update the app");
   }
   return version;
+}
+
+/** Return the first line of a profile's file. */
+export function headerLine(version: number): string {
+  return `${JSON.stringify({ format: FORMAT, format_version: version })}\n`;
 }
 
 function headerOf(line: string): { format?: unknown; format_version?: unknown } {
@@ -171,11 +178,16 @@ function lineOf(record: Consent | EventRecord): string {
   return `${JSON.stringify(record)}\n`;
 }
 
-async function rewrite(path: string, { events, consents }: Kept): Promise<void> {
+function rewrite(path: string, { events, consents }: Kept): Promise<void> {
+  return replaceFile(path, [HEADER, ...[...consents, ...events.map(toRecord)].map(lineOf)].join(""));
+}
+
+/** Write a file anew, whole or not at all. */
+export async function replaceFile(path: string, text: string): Promise<void> {
   const part = `${path}.part`;
   const file = await open(part, "w", 0o600);
   try {
-    await file.writeFile([HEADER, ...[...consents, ...events.map(toRecord)].map(lineOf)].join(""));
+    await file.writeFile(text);
     await file.sync();
   } finally {
     await file.close();
@@ -183,7 +195,8 @@ async function rewrite(path: string, { events, consents }: Kept): Promise<void> 
   await rename(part, path);
 }
 
-async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
+/** Act; what goes wrong with the file is a ProfileError. */
+export async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (cause) {

@@ -88,34 +88,39 @@ export class IndexedDbProfile implements ProfileStore {
   }
 }
 
-function openDatabase(name: string): Promise<IDBDatabase> {
-  const request = indexedDB.open(name, VERSION);
+/** Open a profile's database at a version; `upgrade` makes what is new in a version above this one's. */
+export function openDatabase(name: string, version = VERSION, upgrade?: (database: IDBDatabase) => void): Promise<IDBDatabase> {
+  const request = indexedDB.open(name, version);
   request.onupgradeneeded = ({ oldVersion }) => {
     const database = request.result;
     if (oldVersion < 1) {
       database.createObjectStore("events", { keyPath: "id" }).createIndex("inTime", ["atMs", "id"]);
       database.createObjectStore("changes");
     }
-    database.createObjectStore("consents", { keyPath: "purpose" });
+    if (oldVersion < 2) database.createObjectStore("consents", { keyPath: "purpose" });
+    upgrade?.(database);
   };
   return answerOf(request);
 }
 
-function answerOf<T>(request: IDBRequest<T>): Promise<T> {
+/** Return what a request answers. */
+export function answerOf<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error as DOMException);
   });
 }
 
-function endOf(transaction: IDBTransaction): Promise<void> {
+/** Resolve once a transaction is committed. */
+export function endOf(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
     transaction.onabort = () => reject(transaction.error as DOMException);
   });
 }
 
-async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
+/** Act; what goes wrong with the database is a ProfileError. */
+export async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (cause) {

@@ -19,7 +19,7 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
     files.set("/unsigned.xrec/manifest.json", readBundle("pool.xrec").get("manifest.json")!);
     BAD.recipes.forEach((recipe, place) => files.set(`/bad/${place}.zip`, damagedZip(recipe)));
     site = await Site.open("/test/page.mjs", files);
-  }, 60_000);
+  }, 300_000);
 
   afterAll(() => site.close());
 
@@ -29,29 +29,29 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
   ])("%s answers every case and refuses every damaged bundle", async (entry, policy) => {
     const done = `${INDEX.cases.length} cases, ${BAD.recipes.length} recipes`;
     expect(await site.ask(policy, { task: "walk", entry })).toEqual([done]);
-  }, 120_000);
+  }, 300_000);
 
   test("WebAssembly answers several calls at once", async () => {
     expect(await site.ask(WITH_WASM, { task: "together", entry: "browser" })).toEqual([6, 0]);
-  }, 60_000);
+  }, 300_000);
 
   test("the strict policy is in force: neither WebAssembly nor code can be made", async () => {
     expect(await site.ask(STRICT, { task: "forbidden" })).toEqual(["bundle.graph_malformed", "EvalError"]);
-  }, 60_000);
+  }, 300_000);
 
   test("a bundle loads from the URL of its zip and of its folder", async () => {
     const expected = [140, 140, 300, "bundle.not_found", "bundle.unsigned"];
     expect(await site.ask(STRICT, { task: "urls" })).toEqual(expected);
-  }, 60_000);
+  }, 300_000);
 
   test("a profile in IndexedDB holds nothing before consent, is bounded, outlives its page, hides on withdrawal and is forgotten", async () => {
     expect(await site.ask(STRICT, { task: "record" })).toEqual(["profile.no_consent", true, "sku-1", "sku-2", "sku-3"]);
     expect(await site.ask(STRICT, { task: "withdraw" })).toEqual([true, "profile.no_consent", 3, false, 1]);
     expect(await site.ask(STRICT, { task: "forget" })).toEqual([3, 0, "profile.closed"]);
-  }, 60_000);
+  }, 300_000);
 
   test("a profile in IndexedDB from before there was consent keeps its events, unread", async () => {
     const [code, { events, consents }] = (await site.ask(STRICT, { task: "older" })) as [string, { events: object[]; consents: object[] }];
     expect([code, events, consents]).toEqual(["profile.no_consent", [expect.objectContaining({ id: "a" })], []]);
-  }, 60_000);
+  }, 300_000);
 });

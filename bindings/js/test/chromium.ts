@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { chromium, type BrowserContext } from "playwright-core";
+import { chromium, type BrowserContext, type Page } from "playwright-core";
 
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
@@ -48,12 +48,23 @@ export class Site {
     return new Site(server, await browser.newContext());
   }
 
+  /** Where the pages come from. */
+  get origin(): string {
+    return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  /** Open a page under a policy. */
+  async visit(policy: string, task: Readonly<Record<string, string>>): Promise<Page> {
+    const page = await this.context.newPage();
+    page.setDefaultTimeout(120_000);
+    await page.goto(`${this.origin}/?${new URLSearchParams({ csp: policy, ...task })}`);
+    return page;
+  }
+
   /** Open a page under a policy, which runs its task by itself, and return the answer that it shows. */
   async ask(policy: string, task: Readonly<Record<string, string>>): Promise<unknown> {
-    const page = await this.context.newPage();
-    const { port } = this.server.address() as AddressInfo;
-    await page.goto(`http://127.0.0.1:${port}/?${new URLSearchParams({ csp: policy, ...task })}`);
-    const answer = await page.waitForSelector("#answer", { timeout: 110_000 });
+    const page = await this.visit(policy, task);
+    const answer = await page.waitForSelector("#answer");
     const text = await answer.textContent();
     await page.close();
     return JSON.parse(text!);

@@ -162,5 +162,5 @@ describe.skipIf(!hasPython())("Python's simulator", () => {
     }
     console.log(`rules asked in both languages: ${JSON.stringify(Object.fromEntries(asked))}`);
     expect(asked.size).toBe(10);
-  }, 180_000);
+  }, 300_000);
 });

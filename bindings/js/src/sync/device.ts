@@ -39,6 +39,7 @@ export interface Word {
   readonly id: string;
   readonly body: string;
   readonly purpose: string;
+  readonly contactMs?: number;
 }
 
 /** Return the changes where this store is now on another installation than the one that wrote it. */
@@ -56,16 +57,22 @@ function onlyStanding(standing: Replica["standing"]): Changes {
  * Queue an event, a preference, an erasure or another operation; SyncError where consent or the bounds forbid it. An event
  * needs consent to its purpose and to sync; an erasure works here at once. A full queue sheds.
  */
-export function record(replica: Replica, word: Word, nowMs: number, limits: Limits = LIMITS, contactMs?: number): Changes {
-  if (word.kind !== CONSENT && word.kind !== ERASE) {
-    for (const asked of ["sync", word.purpose]) {
-      if (isGranted(registerOf(replica, asked))) continue;
-      throw new SyncError("sync.no_consent", `there is no consent to ${asked}; ask the user first`);
-    }
+export function record(replica: Replica, word: Word, nowMs: number, limits: Limits = LIMITS): Changes {
+  return recordAll(replica, [word], nowMs, limits);
+}
+
+/** {@link record} for several words, each with the contact that there was when it was said, if not the last one. */
+export function recordAll(replica: Replica, words: readonly Word[], nowMs: number, limits: Limits = LIMITS): Changes {
+  const needed = words.filter(({ kind }) => kind !== CONSENT && kind !== ERASE).flatMap(({ purpose }) => ["sync", purpose]);
+  for (const asked of new Set(needed)) {
+    if (isGranted(registerOf(replica, asked))) continue;
+    throw new SyncError("sync.no_consent", `there is no consent to ${asked}; ask the user first`);
   }
   const draft = new Draft(replica);
-  const op = append(draft, word, nowMs, limits, contactMs ?? replica.standing.contact_ms);
-  if (word.kind === ERASE) eraseHere(draft, op);
+  for (const word of words) {
+    const op = append(draft, word, nowMs, limits);
+    if (op.kind === ERASE) eraseHere(draft, op);
+  }
   shed(draft, limits);
   return draft.changes();
 }
@@ -82,15 +89,15 @@ export function consentChange(
   const over = granted ? registerOf(replica, purpose).refused : {};
   const draft = new Draft(replica);
   const body = compactJson({ granted, over, policy });
-  append(draft, { kind: CONSENT, id: purpose, body, purpose }, nowMs, limits, replica.standing.contact_ms);
+  append(draft, { kind: CONSENT, id: purpose, body, purpose }, nowMs, limits);
   voidRefused(draft);
   return draft.changes();
 }
 
 /** Queue what was said under the next number; SyncError where the server would reject it. */
-function append(draft: Draft, word: Word, nowMs: number, limits: Limits, contactMs: number): Op {
+function append(draft: Draft, word: Word, nowMs: number, limits: Limits): Op {
   const { last_dseq, epoch, hlc } = draft.standing;
-  const { kind, id, body, purpose } = word;
+  const { kind, id, body, purpose, contactMs = draft.standing.contact_ms } = word;
   const op: Op = { dseq: last_dseq + 1, kind, id, epoch, hlc: tick(hlc, nowMs), contact_ms: contactMs, purpose, body };
   check(op, limits);
   draft.set({ last_dseq: op.dseq, hlc: op.hlc });
