@@ -1,4 +1,4 @@
-"""CPU time of the profile's store: record, read with nothing new, read whole, on both engines, with and without sync.
+"""CPU time of the profile's store: record, read, the history of a first recommend(), on both engines, synced or not.
 
     python benchmarks/profile_store.py
 
@@ -16,13 +16,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from xrec_sdk import Recommender, taste_kept
+from xrec_sdk.bundle import open_bundle
 from xrec_sdk.profile import Profile
 from xrec_sdk.store_encrypted import EncryptedEngine
 from xrec_sdk.sync import LIMITS
+from xrec_sdk.taste import Taste, add_events
 
 WARM_UP, TURNS, EVENTS = 300, 2_000, 10_000
 NOW_MS = time.time_ns() // 1_000_000
 KEY = bytes(range(32))
+BUNDLE = Path(__file__).parents[1] / "tests" / "vectors" / "lowpass.xrec"
 
 
 def cpu_us(work: Callable[[], object], turns: int) -> tuple[float, float]:
@@ -73,6 +77,50 @@ def measure(folder: Path, name: str, **options: object) -> None:
     profile.close()
 
 
+def history(folder: Path, name: str, **options: object) -> None:
+    """Print what the history for the first `recommend()` after a start costs: from what was kept, and from all events.
+
+    Every event is a purchase, which the bundle counts again; 100 came after the taste was kept.
+    """
+    path = folder / f"history-{name}.db"
+    bundle = open_bundle(BUNDLE, allow_unsigned=True)
+    ids = [bundle.ids.item_id(row) for row in range(bundle.manifest.item_count)]
+
+    def opened() -> Profile:
+        return Profile(path, 2 * EVENTS, **options)  # type: ignore[arg-type]
+
+    def record(profile: Profile, first: int, count: int) -> None:
+        for number in range(first, first + count):
+            profile.record("purchase", ids[number % len(ids)], "phone", NOW_MS + number)
+
+    with Recommender(bundle, opened()) as recommender:
+        recommender.set_consent("personalise", True)
+        record(recommender.profile, 0, EVENTS - 100)
+        recommender.recommend()
+    with Recommender(bundle, opened()) as recommender:
+        record(recommender.profile, EVENTS - 100, 100)
+    key = taste_kept.key_of(bundle.manifest)
+
+    def from_kept(profile: Profile) -> Taste:
+        found = taste_kept.read(profile, key)
+        assert found
+        return add_events(found[1], profile.read(found[0])[1], bundle)
+
+    def from_events(profile: Profile) -> Taste:
+        return add_events(Taste(), profile.read()[1], bundle)
+
+    for what, read, turns in (("kept and the last 100", from_kept, 200), (f"all of {EVENTS:,}", from_events, 10)):
+        taken = []
+        for _ in range(turns):
+            profile = opened()
+            begun = time.process_time_ns()
+            taste = read(profile)
+            taken.append((time.process_time_ns() - begun) / 1000)
+            assert taste.bought.shape == (2, EVENTS)
+            profile.close()
+        say(name, f"history, {what}", statistics.median(taken), statistics.quantiles(taken, n=100)[98])
+
+
 def plainest(folder: Path) -> None:
     """Print what one bare INSERT costs."""
     connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
@@ -103,6 +151,8 @@ def main() -> None:
         measure(folder, "encrypted", key_provider=lambda: KEY)
         measure(folder, "encrypted, sync", key_provider=lambda: KEY, sync=True)
         measure(folder, "encrypted, power", key_provider=lambda: KEY, durability="power")
+        history(folder, "plain")
+        history(folder, "encrypted", key_provider=lambda: KEY)
 
 
 if __name__ == "__main__":

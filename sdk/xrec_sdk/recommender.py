@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrec_sdk import taste_kept
 from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
@@ -24,6 +25,7 @@ from xrec_sdk.results import Recommendation
 from xrec_sdk.rules import cap_categories, diversify
 from xrec_sdk.runtime import Runtime, Top
 from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid, history_of
+from xrec_sdk.taste_kept import KEEP_EVERY, key_of
 
 if TYPE_CHECKING:
     from xrec_sdk.sync_client import SyncClient, SyncStatus
@@ -95,6 +97,8 @@ class Recommender:
         self._sync: SyncClient | None = None
         # Replaced whole by whichever thread read the profile last; each call asks the profile what came after its mark.
         self._last: _Known | None = None
+        self._kept_mark = Mark(-1, 0)
+        self._bundle_key = key_of(self.bundle.manifest)
         self._free = self.runtime.no_bias()
         self._nobody = np.zeros(self.bundle.manifest.width, dtype=np.float32)
 
@@ -125,7 +129,9 @@ class Recommender:
         Items and event types that the bundle does not know are kept too: a later bundle may know them.
         """
         at_ms = self._clock_ms() if at_ms is None else at_ms
-        return self.profile.record(event, item_or_query(item_id, query), device, at_ms, value)
+        id = self.profile.record(event, item_or_query(item_id, query), device, at_ms, value)
+        self._keep()
+        return id
 
     def feedback(
         self,
@@ -273,12 +279,14 @@ class Recommender:
     def close(self) -> None:
         """Stop the sync and close the profile; later calls that need it raise ProfileError ``profile.closed``."""
         self.stop_sync()
+        self._keep()
         self.profile.close()
 
     def _known(self) -> _Known:
-        last = self._last
+        last = self._last or self._kept()
         mark, events = self.profile.read(last.mark if last else None)
         if last and mark == last.mark:
+            self._last = last
             return last
         try:
             taste = add_events(
@@ -293,6 +301,22 @@ class Recommender:
             user = self.runtime.encode(history_of(taste, self.bundle.manifest))
         self._last = known = _Known(mark, taste, user)
         return known
+
+    def _kept(self) -> _Known | None:
+        """Return what an earlier start kept of the profile."""
+        found = taste_kept.read(self.profile, self._bundle_key)
+        if found is None:
+            return None
+        mark, taste = found
+        self._kept_mark = mark
+        return _Known(mark, taste, self.runtime.encode(history_of(taste, self.bundle.manifest)))
+
+    def _keep(self) -> None:
+        """Keep what was read of the profile for the next start, where that would spare it enough."""
+        known, kept = self._last, self._kept_mark
+        if known and known.mark.place - (kept.place if known.mark.erasures == kept.erasures else 0) >= KEEP_EVERY:
+            self._kept_mark = known.mark
+            taste_kept.keep(self.profile, self._bundle_key, known.mark, known.taste)
 
     def _bias(self, known: _Known | None, filter_seen: bool | None) -> Bias:
         if known is None:

@@ -12,7 +12,8 @@ APPLICATION_ID = 0x78726563
 # events is what the user sees: place counts up with every event, at_ms is its time for ranking, claimed_ms what the app
 # claimed where that differs. is_local marks events that were never queued for other devices. state.erasures counts up
 # wherever an event that was read may be gone or otherwise; places may begin anew then. rows, queue and dead are the
-# device's part of the sync protocol; standing holds what has no column.
+# device's part of the sync protocol; standing holds what has no column. kept holds what the events up to a place mean
+# to one bundle (taste_kept.py).
 _STEPS: Sequence[Sequence[str]] = (
     (
         "CREATE TABLE events (place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,"
@@ -47,6 +48,12 @@ _STEPS: Sequence[Sequence[str]] = (
         "CREATE TABLE dead (place INTEGER PRIMARY KEY, code TEXT NOT NULL, dseq INTEGER NOT NULL, kind TEXT NOT NULL,"
         " id TEXT NOT NULL, epoch INTEGER NOT NULL, hlc_ms INTEGER NOT NULL, hlc_counter INTEGER NOT NULL,"
         " contact_ms INTEGER NOT NULL, purpose TEXT NOT NULL, body TEXT NOT NULL)",
+    ),
+    (
+        "CREATE TABLE kept (bundle TEXT NOT NULL, erasures INTEGER NOT NULL, place INTEGER NOT NULL,"
+        " content BLOB NOT NULL)",
+        "CREATE TRIGGER kept_until_an_erasure AFTER UPDATE OF erasures ON state WHEN new.erasures <> old.erasures"
+        " BEGIN DELETE FROM kept; END",
     ),
 )
 VERSION = len(_STEPS)

@@ -391,6 +391,20 @@ def test_a_profile_of_schema_1_opens_with_its_events(tmp_path):
     profile.close()
 
 
+def test_a_profile_of_schema_2_opens_with_its_events_its_consent_and_its_queue(tmp_path):
+    # Written by the SDK before it kept a taste; ids of 24 November 2026.
+    shutil.copy(GOLDEN / "profile-schema-2.db", tmp_path / "p.db")
+    profile = Profile(tmp_path / "p.db", clock_ms=lambda: 1_795_600_000_000)
+    assert [tuple(event)[1:] for event in profile.read()[1]] == [
+        (1_700_000_000_000, "view", "sku-1", "phone", None, None),
+        (1_700_000_100_000, "purchase", "苹果", "pc", 2.5, "r-1"),
+    ]
+    assert profile.consent() == {"personalise": True, "sync": True, "train": False, "analytics": False}
+    queued = profile.store.read(lambda connection: connection.execute("SELECT kind FROM queue").fetchall())
+    assert [kind for (kind,) in queued] == ["consent", "consent", "event", "event"]
+    profile.close()
+
+
 def test_events_leave_when_the_retention_ends_whatever_time_they_claim(opened, options, tmp_path):
     day_ms, now = 86_400_000, time.time_ns() // 1_000_000
     clock = [now]
