@@ -1,4 +1,4 @@
-"""The command line of the trainer: prepare, fit, rank, evaluate, compare, tune."""
+"""The command line of the trainer: prepare, text-vectors, fit, rank, evaluate, compare, tune."""
 
 from __future__ import annotations
 
@@ -71,6 +71,25 @@ def prepare(sources: Path, out: Path, as_json: bool) -> None:
     run_prepare(sources, out)
     text = (out / ("quality.json" if as_json else "quality.md")).read_text(encoding="utf-8")
     click.echo(text)
+
+
+@main.command("text-vectors")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of a saved sentence model.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@reports_errors
+def text_vectors(data: Path, model: Path, as_json: bool) -> None:
+    """Write text_vectors.parquet into the prepared folder DATA, with a sentence model on this disk.
+
+    Example: xrec-train text-vectors data --model sentence-model
+
+    They count with: xrec-train fit data --out run --setting text_vectors=true
+    """
+    from xrec_trainer.text_vectors import make
+
+    items, width = make(data, model)
+    found = {"items": items, "width": width}
+    click.echo(json.dumps(found) if as_json else f"wrote text_vectors.parquet: {items} items, {width} numbers each")
 
 
 @main.command()

@@ -41,6 +41,8 @@ class FitConfig:
     ``averaging``: decay of the moving average of the weights, which is what is validated and kept; 0 for the weights
     of the last step (averaging.py).
     ``content``: an item's attributes and text shape its row too (content.py); false leaves it to id and category.
+    ``text_vectors``: an item's text is the vector that text_vectors.parquet of the prepared folder has of it
+    (text_vectors.py), not its hashed n-grams.
     ``id_dropout``: the share of items that a training step knows by their content alone (model.py).
     ``new_items``: items with less than ``min_count`` events are in the catalogue too, known by their content alone.
     ``cold_share``: this share of the items is kept out of training, to measure how new items rank (cold.py).
@@ -84,6 +86,7 @@ class FitConfig:
     learns_repeats: bool = True
     filter_seen: bool = False
     content: bool = False
+    text_vectors: bool = False
     id_dropout: float = 0.0
     new_items: bool = False
     cold_share: float = 0.0

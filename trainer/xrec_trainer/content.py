@@ -70,7 +70,7 @@ class Features:
 
 def learn(entries: Sequence[Entry]) -> Content:
     """Learn tokens, n-grams and their projection from the entries (N,) of a catalogue."""
-    text_fields = _text_fields(entries)
+    text_fields = text_fields_of(entries)
     items_with = Counter(token for entry in entries for tokens in _tokens(entry, text_fields) for token in tokens)
     grams, counts = _gram_counts(entries, text_fields)
     items_of = np.bincount(counts.indices, minlength=len(grams))
@@ -144,7 +144,8 @@ def load(path: Path) -> Content:
         ) from cause
 
 
-def _text_fields(entries: Sequence[Entry]) -> tuple[str, ...]:
+def text_fields_of(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the attributes that are read as text beside the title, sorted."""
     lengths: dict[str, list[int]] = {}
     for entry in entries:
         for field, value in entry.items():

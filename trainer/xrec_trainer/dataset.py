@@ -131,7 +131,7 @@ def read(folder: Path, *, queries: bool = False) -> RawLog:
     device_names, device = _codes(table["device"])
     at_ms = table["at_ms"].to_numpy()
     order = np.lexsort((at_ms, user))
-    items = _items(folder / "items.parquet")
+    items = read_items(folder)
     item_ids += sorted(items.keys() - set(item_ids))
     return RawLog(
         users,
@@ -168,9 +168,10 @@ def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
     return [str(name) for name in names], codes.astype(np.int32)
 
 
-def _items(path: Path) -> dict[str, dict[str, object]]:
+def read_items(folder: Path) -> dict[str, dict[str, object]]:
+    """Return the entry of each item of a prepared folder, by its id."""
     items: dict[str, dict[str, object]] = {}
-    for row in pq.read_table(path).to_pylist():
+    for row in pq.read_table(folder / "items.parquet").to_pylist():
         entry = {key: row[key] for key in ("title", "category", "price") if row.get(key) is not None}
         if row.get("attributes"):
             entry.update(json.loads(row["attributes"]))

@@ -28,7 +28,7 @@ from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy, s
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
 from xrec_trainer.ranking import rank_users, user_vectors
-from xrec_trainer.run import Run, alone, claim, describe, load_run, save_json, save_tensors
+from xrec_trainer.run import Run, alone, claim, describe, load_run, read_features, save_json, save_tensors
 from xrec_trainer.schedule import learning_rate
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
@@ -77,7 +77,7 @@ def _fit(data: Path, out: Path, config: FitConfig, report: Report, workers: Work
     if workers.is_first and not (out / "checkpoint.pt").exists():
         content.save(out / "content.npz", content.learn(_described(study.catalogue, config)))
     workers.wait()
-    features = content.encode(content.load(out / "content.npz"), study.catalogue.entries)
+    features = read_features(out, data, study.catalogue, config)
     trainer = Trainer(study, features, config, out / "checkpoint.pt", report, workers)
     trainer.train()
     if workers.is_first:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.filelock import try_lock
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 
-from xrec_trainer import content, dataset
+from xrec_trainer import content, dataset, text_vectors
 from xrec_trainer.config import FitConfig, from_json
+from xrec_trainer.content import Features
 from xrec_trainer.dataset import Catalogue, Log, encode_case
 from xrec_trainer.model import Model
 from xrec_trainer.splits import Study, make_study
@@ -121,13 +122,21 @@ def load_run(folder: Path, data: Path | None = None) -> Run:
     saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     config = from_json(saved["config"])
     study = make_study(dataset.read(data or Path(saved["data"]), queries=config.queries), config)
-    features = content.encode(content.load(folder / "content.npz"), study.catalogue.entries)
+    features = read_features(folder, data or Path(saved["data"]), study.catalogue, config)
     model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     model.is_quantized = True
     model.eval()
     repeat = RepeatRule(**{**saved["repeat"], "events": tuple(saved["repeat"]["events"])}) if saved["repeat"] else None
     return Run(folder, config, study, model, repeat, saved["facts"])
+
+
+def read_features(folder: Path, data: Path, catalogue: Catalogue, config: FitConfig) -> Features:
+    """Return what the item tower reads of a catalogue, as the run in ``folder`` learned to encode it."""
+    features = content.encode(content.load(folder / "content.npz"), catalogue.entries)
+    if not config.text_vectors:
+        return features
+    return replace(features, text=text_vectors.read(data, catalogue.ids))
 
 
 def describe(config: FitConfig, data: Path, repeat: RepeatRule | None, facts: dict[str, Any]) -> dict[str, Any]:
