@@ -74,7 +74,12 @@ def consent(replica: Replica, purpose: str) -> Consent:
 
 
 def void_refused(draft: Draft) -> None:
-    """Make nops of unsent operations whose purposes are no longer granted."""
+    """Make nops of unsent operations whose purposes are no longer granted.
+
+    Where the changes touch neither the queue nor a consent, all that is unsent was granted before and still is.
+    """
+    if not draft.queue and not any(key.kind == "consent" for key in draft.rows):
+        return
     queue = draft.queued()
     asking = [one for one in queue if one.seq is None and is_of_epoch(one.op.kind)]
     if not asking:

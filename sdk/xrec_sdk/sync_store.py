@@ -58,4 +58,4 @@ class SyncStore:
 
 def _loaded(connection: Connection) -> Replica:
     found = replica(connection)
-    return replace(found, rows=dict(found.rows))
+    return replace(found, rows=dict(found.rows), queue=list(found.queue))

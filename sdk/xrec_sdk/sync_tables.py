@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, overload
 
 from xrec_sdk import sync
 from xrec_sdk.store import Connection
@@ -67,6 +67,37 @@ class Rows(Mapping[Key, Row]):
         return len(self._loaded())
 
 
+class Queue(Sequence[Queued]):
+    """The queue of a file, in order of dseq; read as far as it is walked, and once where all of it is asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._all: list[Queued] | None = None
+
+    def _loaded(self) -> list[Queued]:
+        if self._all is None:
+            self._all = queued(self._connection)
+        return self._all
+
+    def __iter__(self) -> Iterator[Queued]:
+        if self._all is not None:
+            yield from self._all
+            return
+        found = self._connection.execute(f"SELECT seq, {OP} FROM queue ORDER BY dseq")
+        while row := found.fetchone():
+            yield Queued(op_of(row[1:]), row[0])
+
+    @overload
+    def __getitem__(self, place: int) -> Queued: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Queued]: ...
+    def __getitem__(self, place: int | slice) -> Queued | list[Queued]:
+        return self._loaded()[place]
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+
 def row_values(row: Row) -> tuple[Any, ...]:
     """Return a row's columns, as ROW names them; the server's tables have the same."""
     key, times = (row.seq, row.kind, row.id, row.epoch), (row.order_ms, row.received_ms)
@@ -92,8 +123,8 @@ def queued(connection: Connection, where: str = "1", values: Sequence[Any] = ())
 
 
 def replica(connection: Connection) -> Replica:
-    """Return the replica; rows are read when they are asked for, so use it within the transaction."""
-    return Replica(standing(connection), Rows(connection), queued(connection))
+    """Return the replica; rows and queue are read when they are asked for, so use it within the transaction."""
+    return Replica(standing(connection), Rows(connection), Queue(connection))
 
 
 def dead(connection: Connection) -> list[Dead]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from xrec_sdk import sync, sync_device, sync_server
 from xrec_sdk.sync import Hlc, Key, Op, Push, Replica, Row, Standing
 from xrec_sdk.sync_body import check, read_json
-from xrec_sdk.sync_merge import Consent, consent_body
+from xrec_sdk.sync_merge import Consent, consent_body, digest_text
 
 NOW_MS = 1_750_000_000_000
 GRANTED = consent_body(Consent(was_granted=True, policy="1", hlc=Hlc(1), device="d0"))
@@ -201,3 +202,35 @@ def test_what_a_device_takes_up_the_server_never_calls_a_bad_body(said: Any) -> 
     check(queued.op, sync.LIMITS)
     answer, _ = accept(push_of(queued.op))
     assert sync.BAD_BODY not in dict(answer.rejected).values() and answer.code is None
+
+
+class Unread(dict[Any, Any]):
+    """Rows or a queue that nobody may walk through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("it was read")
+
+
+def test_an_empty_answer_reads_neither_rows_nor_queue() -> None:
+    standing = Standing(device="d1", cursor=2, checked=2, digest=7, is_rebuilt=True)
+    replica = Replica(standing, Unread(), Unread())  # type: ignore[arg-type]
+    head = sync.Head(seq=2)
+    page = sync.Page(head, NOW_MS, 0, 2, (), 2, False, digest_text(7))
+    assert sync_device.apply_page(replica, page, NOW_MS).standing.contact_ms == NOW_MS
+    with pytest.raises(AssertionError, match="it was read"):
+        sync_device.apply_page(replica, replace(page, digest=digest_text(8)), NOW_MS)
+
+
+def test_a_push_is_made_from_the_first_operations_and_reads_no_further() -> None:
+    def walked() -> Any:
+        for dseq in range(1, 10):
+            assert dseq <= 4, "more was read than is sent"
+            yield sync.Queued(op_of(dseq, "event", json.dumps(EVENT)))
+
+    class Walked(list[sync.Queued]):
+        def __iter__(self) -> Any:
+            return walked()
+
+    replica = Replica(Standing(device="d1", last_dseq=9), {}, Walked())
+    pushing = sync_device.next_push(replica, sync.Limits(push_ops=3))
+    assert pushing is not None and [one.dseq for one in pushing[0].ops] == [1, 2, 3]
