@@ -14,6 +14,8 @@ import { preview, type PreviewServer } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { CHROMIUM, hasChromium } from "./chromium";
+import { Server } from "./devices";
+import { hasPython } from "./python";
 import { INDEX, VECTORS } from "./vectors";
 
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
@@ -138,15 +140,62 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     await page.context().close();
   }, 300_000);
 
+  test.skipIf(!hasPython())("beside a sync server each frame is a device: a tap reaches the others, offline too once they are back, and so does being forgotten", async () => {
+    const sync = new Server(folder, []);
+    process.env.XREC_SYNC_TOKEN = sync.token();
+    await sync.start();
+    process.env.XREC_SYNC_URL = sync.url;
+    const own = await serve();
+    delete process.env.XREC_SYNC_URL;
+    delete process.env.XREC_SYNC_TOKEN;
+    const { page, errors } = await visit("", own);
+    const [phone, pc, mini] = ["phone", "pc", "mini_program"].map((device) => frameOf(page, device));
+    for (const shop of [phone, pc, mini]) await itemsOf(shop).first().waitFor();
+    const first = (await titlesOf(phone))[0];
+    await agree(phone);
+    await page.locator('[data-fact="sync"]', { hasText: "Phone ✓, PC ✓, Mini-program ✓" }).waitFor();
+    await buy(phone, 0);
+    for (const shop of [pc, mini]) await shop.locator(".why", { hasText: `Because you bought ${first} on your phone` }).first().waitFor();
+    const databases = await page.evaluate(async () => (await indexedDB.databases()).map(({ name }) => name!).sort());
+    expect(databases).toEqual(["corner-shop", "corner-shop-mini_program", "corner-shop-pc", "corner-shop-phone"]);
+
+    await page.evaluate(async () => {
+      await navigator.serviceWorker.ready;
+    });
+    await page.reload(); // from now on the worker stands between the pages and the network
+    await itemsOf(mini).first().waitFor();
+    await page.locator('[data-fact="sync"]', { hasText: "Phone ✓, PC ✓, Mini-program ✓" }).waitFor();
+    await page.getByRole("switch", { name: "Cut the network" }).click();
+    await mini.getByText("Everything still works.").waitFor();
+    const second = (await titlesOf(mini))[0];
+    await buy(mini, 0);
+    await mini.locator(".why", { hasText: second }).first().waitFor();
+    await page.locator('[data-fact="sync"]', { hasText: "Mini-program … 1" }).waitFor();
+    await page.locator('[data-fact="events"]', { hasText: "1 (Phone 1" }).waitFor(); // the phone has not heard of it
+    await page.getByRole("switch", { name: "Cut the network" }).click();
+    await phone.locator(".why", { hasText: `Because you bought ${second} in the mini-program` }).first().waitFor();
+
+    await page.getByRole("button", { name: "Forget me" }).click();
+    for (const shop of [phone, pc, mini]) await shop.getByRole("heading", { name: "Popular now" }).waitFor();
+    await page.locator('[data-fact="events"]', { hasText: "0 (Phone 0" }).waitFor();
+    expect(errors.filter((text) => !text.includes("Failed to load resource"))).toEqual([]); // the cut network says so
+    await page.context().close();
+    await own.close();
+    await sync.kill();
+  }, 300_000);
+
   test("two tabs share history and basket", async () => {
     const { page: first } = await visit("shop.html?device=pc");
     await itemsOf(first).first().waitFor();
     const second = await first.context().newPage();
     await second.goto(urlOf(server, "shop.html?device=mini_program"));
     await itemsOf(second).first().waitFor();
+    await first.bringToFront(); // a tab behind another is drawn rarely, and what is not drawn can't be clicked
     await agree(first);
+    await second.bringToFront();
     await second.getByRole("button", { name: "Yes, remember" }).waitFor({ state: "hidden" });
     await itemsOf(second).nth(2).getByRole("button", { name: "Add to basket" }).click();
+    await first.bringToFront();
     await first.getByRole("link", { name: "Basket 1" }).click();
     await first.getByRole("button", { name: "One more" }).click();
     await second.getByRole("link", { name: "Basket 2" }).waitFor();

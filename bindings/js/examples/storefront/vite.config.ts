@@ -1,4 +1,7 @@
-/** Build the storefront around a bundle: `XREC_BUNDLE` is its folder, `XREC_KEY` the key to pin. */
+/**
+ * Build the storefront around a bundle: `XREC_BUNDLE` is its folder, `XREC_KEY` the key to pin. It is served beside the sync
+ * server at `XREC_SYNC_URL`, for the user of `XREC_SYNC_TOKEN`, where there is one (serve.mjs).
+ */
 
 import { createHash, createPrivateKey, createPublicKey } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -60,11 +63,26 @@ function withBundle(): Plugin {
   };
 }
 
+/** Tell the pages whose they are: the token of the development server's one user, null without a server. */
+function withSession(): Plugin {
+  const token = process.env.XREC_SYNC_TOKEN ?? null;
+  return {
+    name: "xrec-session",
+    configurePreviewServer({ middlewares }) {
+      middlewares.use("/session.json", (_, response) => {
+        response.setHeader("Content-Type", "application/json");
+        response.setHeader("Cache-Control", "no-store");
+        response.end(JSON.stringify({ token }));
+      });
+    },
+  };
+}
+
 export default defineConfig({
   root: HERE,
   cacheDir: join(SDK, "node_modules/.vite"),
   define: { TRUSTED_KEYS: JSON.stringify([releaseKey()]) },
-  resolve: { alias: { "@xrec/sdk/core": join(SDK, "dist/core.js"), "@xrec/sdk/indexeddb": join(SDK, "dist/indexeddb.js") } },
+  resolve: { alias: { "@xrec/sdk/core": join(SDK, "dist/core.js"), "@xrec/sdk/sync": join(SDK, "dist/syncBrowser.js") } },
   build: {
     outDir: process.env.XREC_STOREFRONT ?? join(HERE, "dist"),
     emptyOutDir: true,
@@ -76,7 +94,8 @@ export default defineConfig({
   },
   preview: {
     port: 4173,
+    proxy: process.env.XREC_SYNC_URL ? { "/v1": process.env.XREC_SYNC_URL } : {},
     headers: { "Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer" },
   },
-  plugins: [withBundle()],
+  plugins: [withBundle(), withSession()],
 });

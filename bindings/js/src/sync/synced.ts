@@ -143,8 +143,9 @@ export class SyncedProfile implements ProfileStore {
 
   /** Commit what the user said or did, and let everyone know. */
   private async write<T>(rule: (state: State) => Written<T>): Promise<T> {
+    const before = await this.disk.read();
     const answer = await this.disk.change(rule);
-    this.say();
+    if ((await this.disk.read()) !== before) this.say();
     return answer;
   }
 

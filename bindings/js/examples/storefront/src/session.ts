@@ -1,12 +1,12 @@
-/** One device's session: the bundle, the shared profile, and what the user does on this device. */
+/** One device's session: the bundle, its profile, and what the user does on this device. */
 
 import { ProfileError, Recommender, type Recommendation, type RecommendOptions } from "@xrec/sdk/core";
-import { IndexedDbProfile } from "@xrec/sdk/indexeddb";
+import type { SyncedProfile } from "@xrec/sdk/sync";
 
 import { Catalogue, isSold } from "./catalogue";
-import { Store } from "./store";
+import { openDeviceProfile, reconnect } from "./device";
+import { Store, type Standing } from "./store";
 
-const MOST_EVENTS = 2000;
 const BUNDLE = "/shop.xrec/";
 /** The text that the user agrees to (texts.ts). */
 const POLICY = "2026-11";
@@ -26,6 +26,7 @@ export class Session {
   private constructor(
     readonly device: string,
     readonly store: Store,
+    readonly profile: SyncedProfile,
     readonly recommender: Recommender,
     readonly catalogue: Catalogue,
     readonly loadMs: number,
@@ -35,13 +36,15 @@ export class Session {
   static async open(device: string): Promise<Session> {
     const start = performance.now();
     const store = await Store.open();
-    const profile = await IndexedDbProfile.open("corner-shop-profile", MOST_EVENTS);
+    const profile = await openDeviceProfile(device, store);
     const { release: minimumRelease } = await store.read();
     const recommender = await Recommender.load(BUNDLE, { trustedKeys: TRUSTED_KEYS, minimumRelease, profile });
     const { release } = recommender.bundle.manifest;
     if (release > minimumRelease) await store.change((shared) => ({ release: Math.max(release, shared.release) }));
     const catalogue = new Catalogue(recommender.bundle);
-    return new Session(device, store, recommender, catalogue, performance.now() - start);
+    const session = new Session(device, store, profile, recommender, catalogue, performance.now() - start);
+    await session.follow();
+    return session;
   }
 
   /** Recommend among the items that the shop can show, and tell who watches how long it took. */
@@ -54,24 +57,37 @@ export class Session {
     return { items, tookMs };
   }
 
-  /** Say whether the shop may remember what the user does, and choose by it. */
+  /** Say whether the shop may remember what the user does, on all their devices, and choose by it. */
   async consent(granted: boolean): Promise<void> {
-    await this.recommender.setConsent("personalise", granted, { policy: POLICY });
-    await this.store.change(() => ({ isAsked: true }));
+    await this.store.change(() => ({ agreed: granted }));
+    await this.follow();
+  }
+
+  /** Say on this device what the account agreed to, if it is not said yet. */
+  async follow(): Promise<void> {
+    const { agreed } = await this.store.read();
+    if (agreed === null && !(await this.recommender.consent()).personalise) return;
+    for (const purpose of ["personalise", "sync"] as const) {
+      await this.recommender.setConsent(purpose, agreed === true, { policy: POLICY });
+    }
   }
 
   /** Keep that something was done with an item on this device; return false, and keep nothing, without consent. */
   async act(event: Deed, itemId: string): Promise<boolean> {
-    const isKept = await this.#record(event, itemId);
-    this.store.say({ kind: "changed" });
-    return isKept;
+    try {
+      await this.recommender.record(event, itemId, { device: this.device });
+      return true;
+    } catch (error) {
+      if (error instanceof ProfileError && error.code === "profile.no_consent") return false;
+      throw error;
+    }
   }
 
   /** Buy what lies in the basket; return whether it was kept. */
   async order(): Promise<boolean> {
     const { basket } = await this.store.read();
     let isKept = false;
-    for (const itemId of Object.keys(basket)) isKept = await this.#record("purchase", itemId);
+    for (const itemId of Object.keys(basket)) isKept = await this.act("purchase", itemId);
     await this.store.change(() => ({ basket: {} }));
     return isKept;
   }
@@ -82,14 +98,27 @@ export class Session {
       const { [itemId]: had = 0, ...rest } = basket;
       return { basket: had + more > 0 ? { ...rest, [itemId]: had + more } : rest };
     });
-    if (more > 0) await this.#record("cart", itemId);
+    if (more > 0) await this.act("cart", itemId);
   }
 
-  /** Erase all that is kept of the user, what they agreed to as well. */
+  /** Erase all that is kept of the user, on every device, what they agreed to as well. */
   async forget(): Promise<void> {
-    await this.recommender.setConsent("personalise", false);
     await this.recommender.forget();
     await this.store.forget();
+    await this.follow();
+  }
+
+  /** The network is back: ask again at once. */
+  async reconnect(): Promise<void> {
+    if ((await this.store.read()).isServed) await reconnect(this.profile);
+  }
+
+  /** Return how this device stands. */
+  async standing(): Promise<Standing> {
+    const [{ events }, { state: sync, queued }] = [await this.profile.read(), await this.profile.syncStatus()];
+    const counts: Record<string, number> = {};
+    for (const { device } of events) counts[device] = (counts[device] ?? 0) + 1;
+    return { device: this.device, events: counts, sync, queued };
   }
 
   /** Return the ids that were bought, each once, the last first. */
@@ -98,16 +127,6 @@ export class Session {
     if (!consent.personalise) return [];
     const ids = events.filter(({ event }) => event === "purchase").map((record) => record.item_id);
     return [...new Set(ids.reverse())];
-  }
-
-  async #record(event: Deed, itemId: string): Promise<boolean> {
-    try {
-      await this.recommender.record(event, itemId, { device: this.device });
-      return true;
-    } catch (error) {
-      if (error instanceof ProfileError && error.code === "profile.no_consent") return false;
-      throw error;
-    }
   }
 
   #report(listMs: number): void {

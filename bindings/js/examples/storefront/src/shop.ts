@@ -74,10 +74,10 @@ function drawHeader(session: Session, shared: Shared): void {
   );
 }
 
-function drawBanner(session: Session, { isAsked, language }: Shared): void {
+function drawBanner(session: Session, { agreed, language }: Shared): void {
   const texts = textsOf(language);
   const answer = (agrees: boolean) => () => void session.consent(agrees);
-  banner.hidden = isAsked;
+  banner.hidden = agreed !== null;
   banner.setAttribute("aria-label", texts.privacy);
   replace(
     banner,
@@ -105,8 +105,23 @@ async function start(): Promise<void> {
     replace(main, ...page);
     main.dataset.drawn = String(own);
   };
-  session.store.listen(({ kind }) => void (kind === "changed" && draw()));
-  whenNetworkChanges(() => void draw());
+  let said = "";
+  const tell = async () => {
+    const standing = await session.standing();
+    if (said === (said = JSON.stringify(standing))) return;
+    session.store.say({ kind: "standing", standing });
+  };
+  session.profile.onChange(() => void draw().then(tell));
+  session.store.listen(({ kind }) => {
+    if (kind === "changed") void session.follow().then(draw);
+    if (kind === "forget" && device === DEVICES[0]) void session.forget();
+  });
+  let wasOffline = isOffline();
+  whenNetworkChanges(() => {
+    if (wasOffline && !isOffline()) void session.reconnect().then(tell);
+    wasOffline = isOffline();
+    void draw();
+  });
   window.addEventListener("hashchange", async () => {
     await draw();
     scrollTo(0, 0);
@@ -114,6 +129,7 @@ async function start(): Promise<void> {
     if (name === "item") await session.act("view", decodeURIComponent(argument));
   });
   await draw();
+  setInterval(() => void tell(), 400);
   // Search and aisles want every item; they are read once nothing else is to be done.
   setTimeout(() => session.catalogue.index(), 1000);
 }

@@ -1,10 +1,8 @@
 /** Three devices side by side, with what they measured, the switch that cuts the network, and the way to be forgotten. */
 
-import { IndexedDbProfile } from "@xrec/sdk/indexeddb";
-
 import { element, replace } from "./dom";
 import { cutNetwork, isOffline, whenNetworkChanges } from "./network";
-import { Store, type Measured } from "./store";
+import { Store, type Measured, type Standing } from "./store";
 import { textsOf } from "./texts";
 
 const DEVICES = ["phone", "pc", "mini_program"];
@@ -29,7 +27,7 @@ function frame(device: string): HTMLElement {
 }
 
 async function start(): Promise<void> {
-  const [store, profile] = [await Store.open(), await IndexedDbProfile.open("corner-shop-profile", 2000)];
+  const store = await Store.open();
   const [head, panel] = [element("header", {}), element("section", { class: "panel" })];
   const frames = DEVICES.map(frame);
   const tabs = element("div", { class: "tabs", role: "group" });
@@ -37,17 +35,13 @@ async function start(): Promise<void> {
   const times: number[] = [];
   let [last, release]: [Measured | null, number | null] = [null, null];
 
-  const forget = async () => {
-    await profile.setConsent({ purpose: "personalise", granted: false, policy: "" });
-    await profile.forget();
-    await store.forget();
-  };
+  const standings = new Map<string, Standing>();
 
   const fact = (name: string, value: string, key: string) =>
     element("div", {}, element("dt", {}, name), element("dd", { "data-fact": key }, value));
 
   const draw = async () => {
-    const [{ language }, { events }] = [await store.read(), await profile.read()];
+    const { language, isServed } = await store.read();
     const texts = textsOf(language);
     const said = texts.showcase;
     document.documentElement.lang = language;
@@ -67,7 +61,7 @@ async function start(): Promise<void> {
           said.offline,
         ),
         element("button", { type: "button", onclick: turn, "data-key": "language", lang: language === "en" ? "zh" : "en" }, texts.other),
-        element("button", { type: "button", class: "danger", onclick: () => void forget(), "data-key": "forget" }, texts.forget),
+        element("button", { type: "button", class: "danger", onclick: () => store.say({ kind: "forget" }), "data-key": "forget" }, texts.forget),
       ),
     );
     frames.forEach((one, place) => {
@@ -84,7 +78,10 @@ async function start(): Promise<void> {
     );
     const milliseconds = (value: number) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
     const sorted = [...times].sort((a, b) => a - b);
-    const counts = DEVICES.map((device) => `${texts.devices[device]} ${events.filter((event) => event.device === device).length}`);
+    const kept = standings.get(DEVICES[0])?.events ?? {};
+    const counts = DEVICES.map((device) => `${texts.devices[device]} ${kept[device] ?? 0}`);
+    const total = Object.values(kept).reduce((sum, count) => sum + count, 0);
+    const inStep = DEVICES.map((device) => `${texts.devices[device]} ${said.stands(standings.get(device)?.sync, standings.get(device)?.queued ?? 0)}`);
     replace(
       panel,
       element(
@@ -97,7 +94,8 @@ async function start(): Promise<void> {
         fact(said.catalogue, last ? said.items(last.items.toLocaleString(language)) : said.waiting, "catalogue"),
         fact(said.release, last ? String(last.release) : said.waiting, "release"),
         fact(said.signature, last ? `✓ ${said.verified} (${last.key.slice(8, 16)}…)` : said.waiting, "signature"),
-        fact(said.events, `${events.length} (${counts.join(", ")})`, "events"),
+        fact(said.events, `${total} (${counts.join(", ")})`, "events"),
+        fact(said.sync, isServed ? inStep.join(", ") : said.shared, "sync"),
         fact(said.server, release === null ? said.serverGone : said.serverHas(release), "server"),
       ),
     );
@@ -113,6 +111,7 @@ async function start(): Promise<void> {
       times.push(last.listMs);
       times.splice(0, times.length - LAST_LISTS);
     }
+    if (message.kind === "standing") standings.set(message.standing.device, message.standing);
     void draw();
   });
   whenNetworkChanges(() => void ask());

@@ -1,14 +1,18 @@
-/** What the frames and tabs share: basket and language beside the profile; each hears of the others' changes. */
+/** What the frames and tabs share beside the profile: basket, language, what the account agreed to; each hears of the others' changes. */
 
+import type { SyncState } from "@xrec/sdk/sync";
 import { openDB, type IDBPDatabase } from "idb";
 
 const NAME = "corner-shop";
 
 export type Language = "en" | "zh";
 
-/** What lies in the basket, by item, and the like; `isAsked` once the user has said if the shop may remember them. */
+/** What lies in the basket, by item, and the like. */
 export interface Shared {
-  readonly isAsked: boolean;
+  /** Whether the shop may remember the user; null before they have said so. */
+  readonly agreed: boolean | null;
+  /** Whether there was a sync server when the shop was last reached. */
+  readonly isServed: boolean;
   readonly basket: Readonly<Record<string, number>>;
   readonly language: Language;
   /** The newest release that was ever opened: an older one is refused, whoever offers it. */
@@ -26,10 +30,23 @@ export interface Measured {
   readonly key: string;
 }
 
-export type Message = { kind: "changed" } | { kind: "measured"; measured: Measured };
+/** How a device stands: the events that it keeps, by the device on which they were done, and its sync. */
+export interface Standing {
+  readonly device: string;
+  readonly events: Readonly<Record<string, number>>;
+  readonly sync: SyncState;
+  readonly queued: number;
+}
+
+export type Message =
+  | { kind: "changed" }
+  | { kind: "forget" }
+  | { kind: "measured"; measured: Measured }
+  | { kind: "standing"; standing: Standing };
 
 const FRESH: Shared = {
-  isAsked: false,
+  agreed: null,
+  isServed: false,
   basket: {},
   language: languageOf(navigator.language),
   release: 0,
@@ -64,7 +81,7 @@ export class Store {
 
   /** Back to the first visit, but for what says nothing of the user. */
   forget(): Promise<void> {
-    return this.change(({ language, release }) => ({ ...FRESH, language, release }));
+    return this.change(({ language, release, isServed }) => ({ ...FRESH, language, release, isServed }));
   }
 
   say(message: Message): void {

@@ -25,10 +25,27 @@ self.addEventListener("activate", (event) => {
 // The switch lies in a cache: a worker may end and begin again at any time.
 const isCut = async () => Boolean(await (await caches.open("network")).match(CUT));
 
+// What is under way when the network is cut ends, as it would; a page that gives a request up is not heard here.
+const underWay = new Set();
+const overNetwork = async (request) => {
+  const controller = new AbortController();
+  underWay.add(controller);
+  try {
+    return await fetch(request, { signal: controller.signal });
+  } catch {
+    return Response.error();
+  } finally {
+    underWay.delete(controller);
+  }
+};
+
 self.addEventListener("message", (event) => {
   const answer = async () => {
     const network = await caches.open("network");
-    if (event.data.cut === true) await network.put(CUT, new Response("cut"));
+    if (event.data.cut === true) {
+      await network.put(CUT, new Response("cut"));
+      for (const controller of underWay) controller.abort();
+    }
     if (event.data.cut === false) await network.delete(CUT);
     const cut = await isCut();
     for (const client of await self.clients.matchAll()) client.postMessage({ cut });
@@ -38,12 +55,12 @@ self.addEventListener("message", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
-  if (method !== "GET" || new URL(url).origin !== location.origin) return;
+  if (new URL(url).origin !== location.origin) return;
   const answer = async () => {
     const cache = await caches.open(NAME);
-    const kept = await cache.match(event.request, { ignoreSearch: true, ignoreVary: true });
+    const kept = method === "GET" && (await cache.match(event.request, { ignoreSearch: true, ignoreVary: true }));
     if (kept) return kept;
-    return (await isCut()) ? Response.error() : fetch(event.request);
+    return (await isCut()) ? Response.error() : overNetwork(event.request);
   };
   event.respondWith(answer());
 });
