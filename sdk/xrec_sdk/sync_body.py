@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ def is_number(value: object) -> TypeGuard[int]:
 
 def is_text(value: object) -> TypeGuard[str]:
     """Return whether this is text that UTF-8 and every database can hold: no NUL, no half of a surrogate pair."""
-    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
 
 
 def read_json(text: str | bytes) -> Any:
@@ -48,15 +51,13 @@ def read_json(text: str | bytes) -> Any:
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError(f"JSON is nested too deep; expected at most {MAX_DEPTH} levels")
-        level = [child for one in level for child in _children(one)]
-    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        if any(type(one) is float and not math.isfinite(one) for one in level):
+            raise ValueError("JSON has a number that is not finite")
+        nested = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for one in nested for child in one]
+    if not text.isascii() or (b"\\u" in text if isinstance(text, bytes) else "\\u" in text):
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError.
     return value
-
-
-def _children(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def compact_json(value: object) -> str:
@@ -208,10 +209,13 @@ def _time(fields: dict[str, Any]) -> int:
     return at_ms
 
 
-def check(op: Op, limits: Limits) -> None:
-    """Raise ValueError, saying what was found, where no profile may hold this operation; a nop always stands."""
+def check(op: Op, limits: Limits) -> object:
+    """Return what the body says, of an event its claimed time in ms; a nop always stands.
+
+    Raises ValueError, saying what was found, where no profile may hold this operation.
+    """
     if op.kind == "nop":
-        return
+        return None
     for name in ("kind", "id", "purpose"):
         value = getattr(op, name)
         if not is_text(value) or not 1 <= len(value) <= limits.id_characters:
@@ -223,7 +227,7 @@ def check(op: Op, limits: Limits) -> None:
     # UnicodeEncodeError is a ValueError.
     if len(op.body.encode()) > limits.body_bytes:
         raise ValueError(f"the body has {len(op.body.encode())} bytes; expected at most {limits.body_bytes}")
-    _BODIES.get(op.kind, _any)(op, limits)
+    return _BODIES.get(op.kind, _any)(op, limits)
 
 
 def _any(op: Op, limits: Limits) -> object:

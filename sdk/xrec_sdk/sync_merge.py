@@ -120,8 +120,8 @@ def winner(held: Row | None, given: Row) -> Row:
 def netstrings(fields: Iterable[object]) -> bytes:
     """Return each field's UTF-8 text as a netstring ``length:bytes,`` (Bernstein 1997), one after the other."""
     # What holds half of a surrogate pair is never stored, but it is printed before it is rejected.
-    texts = (str(field).encode(errors="surrogatepass") for field in fields)
-    return b"".join(b"%d:%s," % (len(text), text) for text in texts)
+    texts = [str(field).encode(errors="surrogatepass") for field in fields]
+    return b"".join([b"%d:%s," % (len(text), text) for text in texts])
 
 
 def row_bytes(row: Row) -> bytes:

@@ -89,7 +89,7 @@ def accept(
                 continue
         elif op.dseq in again:
             continue
-        acks.append((op.dseq, work.head.seq))
+        acks.append((op.dseq, work.seq))
     high_water = max(device.high_water, push.first + len(push.ops) - 1)
     seen = replace(
         device,
@@ -99,8 +99,9 @@ def accept(
         passed=max(device.passed, push.checked),
         contact_ms=now_ms,
     )
-    answer = PushAnswer(work.head, now_ms, high_water, tuple(acks), tuple((d, c) for d, c in rejected if c))
-    return answer, work.writes(seen)
+    writes = work.writes(seen)
+    answer = PushAnswer(writes.profile.head, now_ms, high_water, tuple(acks), tuple((d, c) for d, c in rejected if c))
+    return answer, writes
 
 
 def _refusal(head: Head, device: Device, push: Push, known: Mapping[Key, Row], limits: Limits) -> str | None:
@@ -142,7 +143,7 @@ def _is_copied(device: Device, push: Push, known: Mapping[Key, Row]) -> bool:
     erasures = {row.dseq for row in known.values() if row.kind == "erase" and row.device == device.id}
     # What was sent may since have become a nop, but never the other way round, and never an erasure that is held.
     return any(
-        op.dseq in erasures if op.kind == "nop" else prints.get(op.dseq, print_of(op)) != print_of(op)
+        op.dseq in erasures if op.kind == "nop" else op.dseq in prints and prints[op.dseq] != print_of(op)
         for op in push.ops
     )
 

@@ -23,6 +23,7 @@ from xrec_sdk.sync_merge import order_ms
 from xrec_sdk.sync_tables import (
     PUT_OP,
     UNSENT,
+    WORDS,
     Rows,
     erasures_said,
     forget_dead,
@@ -158,7 +159,7 @@ def _put_consents(connection: Connection) -> None:
     """Write what now stands of each purpose where every write looks, whatever it was joined from."""
     rows = {Key("consent", purpose) for purpose in PURPOSES}
     held = {key: row for key, row in ((key, Rows(connection).get(key)) for key in rows) if row is not None}
-    said = Replica(standing(connection), held, queued(connection, "kind = 'consent'"))
+    said = Replica(standing(connection), held, queued(connection, f"{WORDS} AND kind = 'consent'"))
     registers = {purpose: rules.consent(said, purpose) for purpose in PURPOSES}
     policies = {name: one.policy for name, one in registers.items() if one.was_granted or one.refused}
     flags = [registers[purpose].is_granted for purpose in PURPOSES]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import replace
+from typing import cast
 
 import xrec_sdk.sync as sync
 from xrec_sdk.sync import Key, Limits, Op, Push, Row
-from xrec_sdk.sync_body import Criteria, check, criteria, event_time, takes
+from xrec_sdk.sync_body import Criteria, check, criteria, takes
 from xrec_sdk.sync_held import LASTING, Device, History, Profile, Writes
 from xrec_sdk.sync_merge import (
-    Consent,
     clamp,
     consent_body,
     consent_of_op,
@@ -37,15 +37,18 @@ class Work:
         forgotten: Container[str] = (),
     ) -> None:
         self.profile, self.device, self.push, self.known, self.forgotten = profile, device, push, known, forgotten
-        self.head, self.now_ms, self.limits = profile.head, now_ms, limits
+        self.head, self.seq, self.now_ms, self.limits = profile.head, profile.head.seq, now_ms, limits
         self.was = dict(known)
+        # An erasure is the last operation of its push: no event comes after one that is not among these.
+        self.erasures = [row for row in known.values() if row.kind == "erase"]
+        self.granted: dict[str, bool] = {}
         self.history: list[History] = []
         self.purge: int | None = None
 
     def apply(self, op: Op) -> str | None:
         """Apply one operation; return the code of its rejection."""
         try:
-            check(op, self.limits)
+            said = check(op, self.limits)
         except ValueError:
             return sync.BAD_BODY
         match op.kind:
@@ -56,7 +59,7 @@ class Work:
             case "erase":
                 return self._erase(op)
             case "event":
-                return self._event(op)
+                return self._event(op, cast(int, said))
         return self._register(op)
 
     def _consent(self, op: Op) -> str | None:
@@ -66,6 +69,7 @@ class Work:
         hlc = clamp(op.hlc, self.now_ms, self.limits.ahead_ms)
         joined = join_consent(held, replace(said, over=over, hlc=hlc))
         self.put(replace(op, hlc=joined.hlc, body=consent_body(joined)), joined.device)
+        self.granted.clear()
         self.history.append(History(self.now_ms, self.device.id, op.dseq, op.id, op.body))
         return None
 
@@ -88,20 +92,19 @@ class Work:
 
     def begin_epoch(self, epoch: int, erased_by: str) -> None:
         """Erase the whole profile but what the user decided."""
-        self.head = replace(self.head, epoch=epoch, erased_by=erased_by, seq=self.head.seq + 1)
+        self.head, self.seq = replace(self.head, epoch=epoch, erased_by=erased_by), self.seq + 1
         self.known = {key: row for key, row in self.known.items() if key.kind in LASTING}
         self.purge = epoch
 
-    def _event(self, op: Op) -> str | None:
+    def _event(self, op: Op, at_ms: int) -> str | None:
         failure = self._unwelcome(op)
         if failure:
             return failure
         if op.contact_ms < self.device.copied_ms and self.head.floor > self.device.floor and op.key not in self.known:
             return sync.COPIED
-        at_ms = event_time(op, self.limits)
         if at_ms < self.now_ms - self.limits.retention_ms:
             return sync.TOO_OLD
-        if any(self._is_erased_by(row, op) for row in self.known.values() if row.kind == "erase"):
+        if any(self._is_erased_by(row, op) for row in self.erasures):
             return sync.ERASED
         if op.key not in self.known:
             self.put(op, self.device.id, order_ms(at_ms, op.contact_ms, self.now_ms))
@@ -133,20 +136,22 @@ class Work:
     def _unwelcome(self, op: Op) -> str | None:
         if op.epoch != self.head.epoch:
             return sync.OLD_EPOCH
-        is_granted = all(self._consent_of(purpose).is_granted for purpose in ("sync", op.purpose))
-        return None if is_granted else sync.NO_CONSENT
+        return None if self._is_granted("sync") and self._is_granted(op.purpose) else sync.NO_CONSENT
 
-    def _consent_of(self, purpose: str) -> Consent:
-        return consent_of_row(self.known.get(Key("consent", purpose)))
+    def _is_granted(self, purpose: str) -> bool:
+        if purpose not in self.granted:
+            self.granted[purpose] = consent_of_row(self.known.get(Key("consent", purpose))).is_granted
+        return self.granted[purpose]
 
     def _row(self, op: Op, device: str, ranked_ms: int = 0) -> Row:
-        seq = self.head.seq + 1
-        return Row(seq, op.kind, op.id, self.head.epoch, op.hlc, device, op.dseq, ranked_ms, self.now_ms, op.body)
+        return Row(
+            self.seq + 1, op.kind, op.id, self.head.epoch, op.hlc, device, op.dseq, ranked_ms, self.now_ms, op.body
+        )
 
     def put(self, op: Op, device: str, ranked_ms: int = 0) -> None:
         """Give an operation the next place in the profile."""
         row = self._row(op, device, ranked_ms)
-        self.head = replace(self.head, seq=row.seq)
+        self.seq = row.seq
         self.known[row.key] = row
 
     def writes(self, device: Device | None) -> Writes:
@@ -160,7 +165,7 @@ class Work:
         # A purge takes the others by itself.
         kept = LASTING if self.purge is not None else None
         drop = tuple(row.key for row in gone if row.key not in self.known and (kept is None or row.kind in kept))
-        profile = Profile(self.head, digest, events)
+        profile = Profile(replace(self.head, seq=self.seq), digest, events)
         return Writes(profile, device, None, self.purge, drop, put, tuple(self.history))
 
 
