@@ -10,6 +10,7 @@ export default defineConfig([
       node: "src/node.ts",
       core: "src/core.ts",
       indexeddb: "src/profileIndexedDb.ts",
+      element: "src/element.ts",
       sync: "src/sync/node.ts",
       syncBrowser: "src/sync/browser.ts",
     },

@@ -122,7 +122,7 @@ export function withConsent({ events, consents }: Kept, consent: Consent): Kept 
 /** Throw ProfileError `profile.no_consent` unless the consent to `personalise` stands. */
 export function checkConsented(consents: readonly Consent[]): void {
   if (isGranted(consents, "personalise")) return;
-  const message = 'nothing was recorded: first ask, then setConsent("personalise", true)';
+  const message = 'nothing was recorded: ask, then setConsent("personalise", true)';
   throw new ProfileError("profile.no_consent", message);
 }
 

@@ -241,7 +241,7 @@ export class Recommender {
 
   private categoryCodes(where: { readonly category: string | Iterable<string> }): Set<number> {
     if (typeof where !== "object" || Object.keys(where).join() !== "category") {
-      throw new UsageError("usage.where", "where must be {category: name or names} or a function of an entry");
+      throw new UsageError("usage.where", "where must be {category: names} or a function");
     }
     const names = typeof where.category === "string" ? [where.category] : texts("where", where.category);
     const codes = new Set(names.map((name) => this.bundle.catalog.categoryNames.indexOf(name)));
@@ -316,7 +316,7 @@ function readChoice({ k = 10, where, maxPerCategory = null, filterSeen = null, d
     throw new UsageError("usage.diversity", `diversity is ${String(diversity)}; expected a number from 0 to 1`);
   }
   if (filterSeen !== null && typeof filterSeen !== "boolean") {
-    throw new UsageError("usage.filter_seen", `filterSeen is ${String(filterSeen)}; expected true, false or null`);
+    throw new UsageError("usage.filter_seen", `filterSeen is ${String(filterSeen)}; expected true or false or null`);
   }
   return { k, allows: typeof where === "function" ? where : null, cap: maxPerCategory ?? Infinity, diversity };
 }

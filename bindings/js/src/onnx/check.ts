@@ -30,7 +30,7 @@ function walk(message: Uint8Array, rules: Rules, depth: number): void {
 }
 
 function refuse(): never {
-  throw new Error("it holds functions, training steps, sparse tensors or too many graphs in each other");
+  throw new Error("it holds functions, training, sparse tensors or deep graphs");
 }
 
 function oneOf(names: readonly string[]): (bytes: Uint8Array) => void {

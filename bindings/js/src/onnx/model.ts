@@ -78,7 +78,7 @@ function readTensor(message: Message, name: string, external: Uint8Array | null)
   const raw = external ?? (message.has(9) ? bytesOf(oneOf(message, 9)) : null);
   const listed = [...allOf(message, 4).flatMap(floatsOf), ...[5, 7].flatMap((number) => allOf(message, number).flatMap(varintsOf))];
   const data = raw ? dataOf(type, raw) : Object.assign(zeros(type, [listed.length]).data, listed);
-  if (data.length !== sizeOf(dims)) throw new Error(`tensor ${name} has ${data.length} elements, shape ${dims.join()}`);
+  if (data.length !== sizeOf(dims)) throw new Error(`tensor ${name} has another shape`);
   return { type, dims, data };
 }
 

@@ -3,7 +3,7 @@
  * a time.
  *
  * A line that a crash has cut is the last one, and is dropped. The file is written anew, beside itself, when it has grown to
- * twice what is kept and a megabyte, and when something was erased. A FileProfile's file is taken up.
+ * twice what is kept and 250 kB, and when something was erased. A FileProfile's file is taken up.
  */
 
 import { createHash } from "node:crypto";
@@ -17,7 +17,7 @@ import { after, type Disk, type Written } from "./disk";
 import { consented, EMPTY, wholeOf, type State, type Step } from "./state";
 
 const VERSION = 3;
-const SPARE_BYTES = 1_000_000;
+const SPARE_BYTES = 250_000;
 const EMPTY_STEP = wholeOf(EMPTY);
 
 /** The state in the file at a path. */
