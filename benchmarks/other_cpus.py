@@ -21,15 +21,15 @@ import json, sys
 import numpy as np
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.conformance import check_conformance
-from xrec_sdk.history import History
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.history import ARRAYS, History
+from xrec_sdk.runtime import Runtime
 
 bundle = open_bundle(sys.argv[1], allow_unsigned=True)
 runtime = Runtime(bundle)
 count = check_conformance(runtime, bundle)
 lists = []
 for case in json.loads(bundle.conformance)["cases"]:
-    history = History(*(np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS))
+    history = History(*(np.asarray(case[name], dtype=np.int32) for name in ARRAYS))
     biases = np.asarray(case["bias_rows"], dtype=np.int32), np.asarray(case["bias_values"], dtype=np.float32)
     rows, _ = runtime.top(runtime.encode(history), case["k"], runtime.no_bias(), *biases)
     lists.append([bundle.ids.item_id(int(row)) for row in rows])

@@ -64,7 +64,8 @@ def code_of(path: Path, recipe: Mapping[str, Any]) -> str | None:
             if recipe.get("check"):
                 check_conformance(recommender.runtime, recommender.bundle)
             if recipe.get("ask"):
-                recommender.recommend(recommender.bundle.manifest.item_count)
+                for recommendation in recommender.recommend(recommender.bundle.manifest.item_count):
+                    assert isinstance(recommendation.item, dict)  # an entry is read when it is asked for
     except XrecError as error:
         return error.code
     return None

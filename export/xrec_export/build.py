@@ -77,7 +77,7 @@ def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release
     ranker = model.ranker
     items = quantize_table(model.item_table, model.prior, None if ranker is None else ranker.item_features)
     packed, sections = pack_items(items)
-    encoder = build_encoder(model.encoder, items, sections, model.query_rows)
+    encoder = build_encoder(model.encoder, model.item_table.shape[1], model.query_rows)
     scorer = build_scorer(items, sections, ranker)
     files: dict[str, bytes] = {
         "encoder.onnx": encoder.SerializeToString(deterministic=True),

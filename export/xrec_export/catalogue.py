@@ -31,7 +31,7 @@ from xrec_export.item_changes import Change
 from xrec_export.item_tower import load_tower
 from xrec_export.item_update import Items, Update, apply_changes
 from xrec_export.keys import public_key
-from xrec_export.quantize import QuantizedTable, block_rows, dequantize, pack_items
+from xrec_export.quantize import block_rows, dequantize, pack_items
 from xrec_export.ranker_graph import ExportRanker
 from xrec_export.scorer_graph import build_scorer
 from xrec_export.staging import records, signed, staged, write
@@ -100,10 +100,9 @@ def _stage(stage: Path, bundle: Bundle, changes: Sequence[Change], run: Run, rel
     packed, sections = pack_items(table)
     ranker = None if items.features is None else _ranker(run, items.features)
     scorer = build_scorer(table, sections, ranker)
-    encoder = relocated(bundle.encoder, table, sections)
     categories = [str(entry["category"]) if entry.get("category") else None for entry in items.entries]
     files = {
-        "encoder.onnx": encoder.SerializeToString(deterministic=True),
+        "encoder.onnx": bundle.encoder,
         "scorer.onnx": scorer.SerializeToString(deterministic=True),
         "items.bin": packed,
         "ids.bin": pack_ids(items.ids),
@@ -112,7 +111,8 @@ def _stage(stage: Path, bundle: Bundle, changes: Sequence[Change], run: Run, rel
         "card.md": b"",
     }
     manifest = _manifest(bundle.manifest, items, sections, release, update)
-    manifest = replace(manifest, operators=tuple(operators(encoder, scorer)))
+    used = operators(onnx.load_model_from_string(bundle.encoder), scorer)
+    manifest = replace(manifest, operators=tuple(used))
     write(stage, {**files, "manifest.json": manifest_format.to_bytes(replace(manifest, files=records(files)))})
     runtime = Runtime(open_bundle(stage, allow_unsigned=True))
     rows, prior = dequantize(table)[: len(items.ids)], items.prior if has_prior else None
@@ -133,21 +133,6 @@ def _ranker(run: Run, features: NDArray[np.float32]) -> ExportRanker | None:
     ranker, found = loaded
     horizon_ms = round(found["horizon_days"] * 86_400_000)
     return fold(ranker, features, run.vocabulary.device_count, run.config.targets, horizon_ms)
-
-
-def relocated(encoder: bytes, items: QuantizedTable, sections: dict[str, Section]) -> onnx.ModelProto:
-    """Return encoder.onnx for a table of another size; only the table's shape and place in it depend on that."""
-    model = onnx.load_model_from_string(encoder)
-    shapes = {"item_table": (items.table.shape, "table"), "item_scale": (items.scale.shape, "scale")}
-    for tensor in model.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        shape, name = shapes[tensor.name]
-        tensor.dims[:] = shape
-        for entry in tensor.external_data:
-            if entry.key in ("offset", "length"):
-                entry.value = str(sections[name].offset if entry.key == "offset" else sections[name].bytes)
-    return model
 
 
 def _manifest(base: Manifest, items: Items, sections: dict[str, Section], release: Next, update: Update) -> Manifest:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.conformance import history_of
 from xrec_sdk.errors import BundleDamaged
-from xrec_sdk.history import History
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.history import ARRAYS, History
+from xrec_sdk.runtime import Runtime
 
 TOP = 10
 SHOWN = 10
@@ -93,7 +92,7 @@ def _moved(history: History, old: Bundle, new: Bundle, kept: NDArray[np.int32]) 
     is_known = is_there & ((codes > 0) | (history.events == 0))
     gaps = np.minimum(history.gaps, after.gap_count - 1)
     everything = History(rows[is_known], codes[is_known], devices[history.devices][is_known], gaps[is_known])
-    last = [getattr(everything, name)[-after.max_history :] for name in ENCODER_INPUTS]
+    last = [getattr(everything, name)[-after.max_history :] for name in ARRAYS]
     queries = list(compress(history.queries, is_known[is_search]))
     return History(*last, queries=tuple(queries[len(queries) - int((last[0] < 0).sum()) :]))
 
@@ -132,21 +131,12 @@ def _model(old: Bundle, new: Bundle, old_rows: NDArray[np.int32], new_rows: NDAr
         int((old.item_vectors(old_rows) != new.item_vectors(new_rows)).any(axis=1).sum()) if is_like else len(old_rows)
     )
     return {
-        "encoder": "same" if _without_table(old.encoder) == _without_table(new.encoder) else "changed",
+        "encoder": "same" if old.encoder == new.encoder else "changed",
         "scorer": "same" if old.scorer == new.scorer else "changed",
         "width": [old.manifest.width, new.manifest.width],
         "rows_changed": moved,
         "ranker": [old.manifest.ranker is not None, new.manifest.ranker is not None],
     }
-
-
-def _without_table(encoder: bytes) -> bytes:
-    """Return the encoder without the shape and the place of the item table, which belong to the catalogue."""
-    model = onnx.load_model_from_string(encoder)
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            del tensor.dims[:], tensor.external_data[:]
-    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _sizes(old: Bundle, new: Bundle) -> dict[str, list[int]]:

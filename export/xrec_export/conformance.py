@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.conformance import history_of
-from xrec_sdk.history import History, Vocabulary
+from xrec_sdk.history import ARRAYS, History, Vocabulary
 from xrec_sdk.query import reduce_query
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.runtime import Runtime
 
 from xrec_export import reference
 from xrec_export.ranker_graph import ExportRanker
@@ -91,7 +91,7 @@ def _case(
     top = reference.top(biased, k)
     top = top[np.isfinite(biased[top])]
     return {
-        **{name: getattr(history, name).tolist() for name in ENCODER_INPUTS},
+        **{name: getattr(history, name).tolist() for name in ARRAYS},
         **({"queries": list(history.queries)} if history.queries else {}),
         "k": k,
         "bias_rows": rows.tolist(),

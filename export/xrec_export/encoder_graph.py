@@ -1,4 +1,4 @@
-"""Build encoder.onnx: history rows come from the int8 item table, and the big weights are stored as int8."""
+"""Build encoder.onnx: a traced encoder whose big weights are stored as int8."""
 
 # B histories, L events, D width
 
@@ -15,52 +15,37 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
-from xrec_sdk.manifest import BLOCK_ITEMS, Section
+from xrec_sdk.runtime import CODES
 
-from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
-from xrec_export.quantize import QuantizedTable, quantize_rows
+from xrec_export.graph_parts import Graph, make_model
+from xrec_export.quantize import quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
 """Smaller matrices stay float32: they weigh little, and rounding the demo's one of 64 x 64 kept .985 of its top 10.
 Filters of a convolution, of three axes, stay so too: the largest that an encoder here has is of 16 x 64 x 5."""
 
 
-def build_encoder(
-    encoder: nn.Module,
-    items: QuantizedTable,
-    sections: dict[str, Section],
-    query_rows: NDArray[np.float32] | None = None,
-) -> onnx.ModelProto:
-    """Return encoder.onnx for a torch module that maps (B, L, D) rows and (B, L) codes to (B, D).
+def build_encoder(encoder: nn.Module, width: int, query_rows: NDArray[np.float32] | None = None) -> onnx.ModelProto:
+    """Return encoder.onnx for a torch module that maps (B, L, D) vectors and (B, L) codes to (B, D).
 
     With ``query_rows`` (4096, D) it has a further input, the buckets of searches, (B, L, G) int32 with -1 for no more.
     """
-    graph = Graph("item_")
-    table = graph.external("item_table", items.table, sections["table"])
-    scale = graph.external("item_scale", items.scale, sections["scale"])
-    rows = "rows" if query_rows is None else graph.add("Max", "rows", graph.constant(0, np.int32))
-    vectors = _gather_rows(graph, rows, table, scale, items.width)
-    if query_rows is not None:
-        vectors = _with_searches(graph, vectors, query_rows)
-    body = _export(encoder, items.width)
-    _rename_input(body, "vectors", vectors)
-    _store_weights_as_int8(body, {name for name, _ in encoder.named_parameters()})
-    graph.nodes.extend(body.graph.node)
-    graph.initializers.extend(body.graph.initializer)
+    traced = _export(encoder, width)
+    graph = Graph("query_")
     value = helper.make_tensor_value_info
-    inputs = [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")]
+    inputs = [value("vectors", TensorProto.FLOAT, ["B", "L", width])]
+    inputs += [value(name, TensorProto.INT32, ["B", "L"]) for name in CODES]
     if query_rows is not None:
         inputs.append(value("queries", TensorProto.INT32, ["B", "L", "G"]))
-    return make_model(
-        graph,
-        "encoder",
-        inputs,
-        [value("user", TensorProto.FLOAT, ["B", items.width])],
-    )
+        _rename_input(traced, "vectors", _with_searches(graph, query_rows))
+    _store_weights_as_int8(traced, {name for name, _ in encoder.named_parameters()})
+    graph.nodes.extend(traced.graph.node)
+    graph.initializers.extend(traced.graph.initializer)
+    return make_model(graph, "encoder", inputs, [value("user", TensorProto.FLOAT, ["B", width])])
 
 
-def _with_searches(graph: Graph, vectors: str, query_rows: NDArray[np.float32]) -> str:
-    """Return the rows (B, L, D), where the row number is below 0 the mean of the query's buckets; zero without any."""
+def _with_searches(graph: Graph, query_rows: NDArray[np.float32]) -> str:
+    """Return the vectors (B, L, D) with the mean of the query's buckets added where there is a query."""
     quantized, scale = quantize_rows(query_rows)
     last, zero = graph.constant([-1], np.int64), graph.constant(0, np.int32)
     place = graph.add("Max", "queries", zero)  # (B, L, G)
@@ -72,23 +57,7 @@ def _with_searches(graph: Graph, vectors: str, query_rows: NDArray[np.float32]) 
     total = graph.add("Squeeze", total, graph.constant([-2], np.int64))
     count = graph.add("ReduceSum", is_there, last, keepdims=1)
     mean = graph.add("Div", total, graph.add("Max", count, graph.constant(1, np.float32)))
-    is_search = graph.add("Unsqueeze", graph.add("Less", "rows", zero), last)
-    return graph.add("Where", is_search, mean, vectors)
-
-
-def _gather_rows(graph: Graph, given: str, table: str, scale: str, width: int) -> str:
-    """Return the float32 rows of a history, (B, L) -> (B, L, D), element by element from the transposed blocks."""
-    last = graph.constant([-1], np.int64)
-    rows = graph.add("Unsqueeze", graph.add("Cast", given, to=TensorProto.INT64), last)  # (B, L, 1)
-    block = graph.add("Div", rows, graph.constant(BLOCK_ITEMS, np.int64))
-    # A row's first element is at block * D * 128 + lane, and its lane is row - block * 128.
-    first = graph.add("Add", rows, graph.add("Mul", block, graph.constant((width - 1) * BLOCK_ITEMS, np.int64)))
-    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (B, L, 1) + (D,)
-    batch = graph.add("Shape", "rows", start=0, end=1)
-    elements = gather_elements(graph, flatten(graph, table, batch), index)
-    quantized = graph.add("Reshape", elements, graph.add("Shape", index))
-    scales = graph.add("Gather", flatten(graph, scale, batch), rows, axis=0)  # (B, L, 1)
-    return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scales)
+    return graph.add("Add", "vectors", mean)
 
 
 def _export(encoder: nn.Module, width: int) -> onnx.ModelProto:
@@ -108,7 +77,7 @@ def _export(encoder: nn.Module, width: int) -> onnx.ModelProto:
                 (torch.zeros(3, 7, width), *codes),
                 dynamo=True,
                 opset_version=21,
-                input_names=["vectors", "events", "devices", "gaps"],
+                input_names=["vectors", *CODES],
                 output_names=["user"],
                 dynamic_shapes=(dynamic,) * 4,
                 external_data=False,

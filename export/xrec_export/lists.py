@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle, open_bundle
-from xrec_sdk.history import History
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.history import ARRAYS, History
+from xrec_sdk.runtime import Runtime
 
 Bias = tuple[NDArray[np.int32], NDArray[np.float32]]
 Answer = Callable[[History, Bias, int], tuple[NDArray[np.int32], NDArray[np.float32]]]
@@ -59,7 +59,7 @@ def onnxruntime_answer(bundle: Bundle) -> Answer:
 
 def save_questions(path: Path, questions: Questions) -> None:
     """Write questions as an npz file."""
-    codes = {name: np.concatenate([getattr(one, name) for one in questions.histories]) for name in ENCODER_INPUTS}
+    codes = {name: np.concatenate([getattr(one, name) for one in questions.histories]) for name in ARRAYS}
     rows, values = zip(*questions.biases, strict=True)
     lengths = {
         "lengths": np.array([len(one) for one in questions.histories]),
@@ -79,7 +79,7 @@ def load_questions(path: Path) -> Questions:
     """Read what save_questions wrote."""
     with np.load(path, allow_pickle=False) as kept:
         ends = np.cumsum(kept["lengths"])[:-1]
-        codes = zip(*(np.split(kept[name], ends) for name in ENCODER_INPUTS), strict=True)
+        codes = zip(*(np.split(kept[name], ends) for name in ARRAYS), strict=True)
         bias_ends = np.cumsum(kept["bias_lengths"])[:-1]
         biases = zip(*(np.split(kept[name], bias_ends) for name in ("bias_rows", "bias_values")), strict=True)
         queries = json.loads(str(kept["queries"]))

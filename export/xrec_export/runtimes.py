@@ -55,12 +55,10 @@ def numpy_answer(bundle: Bundle) -> Answer:
     encoder, scorer = _evaluator(bundle.encoder, bundle), _evaluator(bundle.scorer, bundle)
     context = {} if bundle.manifest.ranker is None else {"context": np.zeros(len(CONTEXT), dtype=np.float32)}
 
-    reads_queries = bundle.manifest.vocabulary.query_buckets > 0
-
     def answer(history: History, bias: Bias, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         user = np.zeros((1, bundle.manifest.width), dtype=np.float32)
         if len(history):
-            (user,) = encoder.run(["user"], feeds_of([history], reads_queries=reads_queries))
+            (user,) = encoder.run(["user"], feeds_of(bundle, [history]))
         feeds = {
             "user": user,
             "item_bias": bundle.bias.reshape(-1),

@@ -47,9 +47,7 @@ def build_scorer(
     if items.prior is not None:
         prior = graph.add("Gather", "item_prior", rows, axis=0)
         scores = graph.add("Add", scores, prior)
-    # A zero that no runtime knows before it runs, so that none folds Np zeros into the model.
-    zero = graph.add("Sub", user_scale, user_scale)
-    bias = _biases(graph, rows, graph.add("Expand", zero, graph.constant([padded], np.int64)))
+    bias = _biases(graph, rows)
     scores = _add_biases(graph, scores, rows, bias)
 
     best, places_of_best = graph.top(scores, answers, largest=True)
@@ -143,10 +141,13 @@ def _score_exactly(graph: Graph, vectors: str) -> str:
     return graph.add("ReduceSum", products, graph.constant([0], np.int64), keepdims=0)
 
 
-def _biases(graph: Graph, rows: str, zeros: str) -> str:
-    """Return the biases of the call for rows (M,); zeros are (Np,)."""
-    bias = graph.add("ScatterElements", zeros, "bias_rows", "bias_values", axis=0, reduction="add")
-    return graph.add("Gather", bias, rows, axis=0)
+def _biases(graph: Graph, rows: str) -> str:
+    """Return the biases of the call for rows (M,), zero for those that have none: each is compared with all E."""
+    last = graph.constant([1], np.int64)
+    own = graph.add("Unsqueeze", graph.add("Cast", rows, to=TensorProto.INT32), last)
+    is_own = graph.add("Equal", own, "bias_rows")  # (M, E)
+    values = graph.add("Where", is_own, "bias_values", graph.constant(0, np.float32))
+    return graph.add("ReduceSum", values, last, keepdims=0)
 
 
 def _add_biases(graph: Graph, scores: str, rows: str, bias: str) -> str:

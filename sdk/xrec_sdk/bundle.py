@@ -77,6 +77,12 @@ class Bundle:
     key: str | None
     features: NDArray[np.float32] | None = None
 
+    def item_vector(self, row: int) -> NDArray[np.float32]:
+        """Return the item vector of one row, (d,) float32: a view into the table needs no index arrays."""
+        block, lane = divmod(row, BLOCK_ITEMS)
+        vector: NDArray[np.float32] = np.multiply(self.table[block, :, lane], self.scale[block, lane], dtype=np.float32)
+        return vector
+
     def item_vectors(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the item vectors of these rows, (R, d) float32."""
         blocks, lanes = np.divmod(rows, BLOCK_ITEMS)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
 from xrec_sdk.errors import BundleDamaged
-from xrec_sdk.history import History
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.history import ARRAYS, History
+from xrec_sdk.runtime import Runtime
 
 PROBABILITY_TOLERANCE = 1e-5
 
@@ -58,7 +58,7 @@ def _check(runtime: Runtime, case: Mapping[str, Any], tolerance: float, place: i
 
 def history_of(case: Mapping[str, Any]) -> History:
     """Return the history of a golden case."""
-    codes = (np.asarray(case[name], dtype=np.int32) for name in ENCODER_INPUTS)
+    codes = (np.asarray(case[name], dtype=np.int32) for name in ARRAYS)
     return History(*codes, queries=tuple(case.get("queries", ())))
 
 

@@ -20,6 +20,8 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
+ARRAYS = ("rows", "events", "devices", "gaps")
+"""The arrays of a history by name."""
 DEFAULT_GAP_EDGES_MS = (
     MINUTE_MS,
     5 * MINUTE_MS,

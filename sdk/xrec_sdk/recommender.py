@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ POOL_PER_ANSWER = 4
 UNKNOWN_DEVICE = "unknown"
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """What was last read of the profile, and the user vector (D,) that follows from it."""
 
     mark: Mark
@@ -45,8 +44,7 @@ class _Known:
     user: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Choice:
+class _Choice(NamedTuple):
     """The rules that act on the scored list."""
 
     k: int
@@ -207,7 +205,7 @@ class Recommender:
         alone = np.asarray([row], dtype=np.int32)
         bias = forbid(NO_BIAS, alone)
         choice = _Choice(k, None, None, 0.0, with_prior=False)
-        return self._results(self._choose(self.bundle.item_vectors(alone)[0], self._free, bias, choice), None)
+        return self._results(self._choose(self.bundle.item_vector(row), self._free, bias, choice), None)
 
     def score(self, items: Iterable[str]) -> dict[str, float]:
         """Return the score of each item as :meth:`recommend` with the bundle's default would rank it.
@@ -414,7 +412,7 @@ class Recommender:
         listed = zip(rows.tolist(), scores.tolist(), probabilities, reasons, strict=True)
         item_id, entry = self.bundle.ids.item_id, self.bundle.catalog.entry
         return [
-            Recommendation(item_id(row), score, rank, recommendation_id, probability, why, entry(row))
+            Recommendation(item_id(row), score, rank, recommendation_id, probability, why, partial(entry, row))
             for rank, (row, score, probability, why) in enumerate(listed, start=1)
         ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Recommendation:
     ``rank`` counts from 1. ``score`` orders one list and means nothing across lists. ``probability`` is that of the
     event and within the time that the manifest's ``ranker`` names, above 0 and below 1; None where the bundle has no
     ranker, or nothing is known of the user. ``recommendation_id`` is the list's, for :func:`feedback`. ``item`` is the
-    catalogue's entry.
+    catalogue's entry, read when it is first asked for; BundleDamaged where it is no JSON object.
     """
 
     item_id: str
@@ -33,7 +34,8 @@ class Recommendation:
     recommendation_id: str
     probability: float | None
     reasons: tuple[Reason, ...]
-    item: Mapping[str, object]
+    # A list is made at every call, and few apps look at every entry of it.
+    item: Mapping[str, object] = cached_property(lambda self: self._read())  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -43,9 +45,9 @@ class Recommendation:
         recommendation_id: str,
         probability: float | None = None,
         reasons: tuple[Reason, ...] = (),
-        item: Mapping[str, object] | None = None,
+        item: Mapping[str, object] | Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
-        # One write instead of the seven that dataclass makes of a frozen one: a list is made at every call.
+        # One write instead of the seven that dataclass makes of a frozen one.
         vars(self).update(
             item_id=item_id,
             score=score,
@@ -53,8 +55,12 @@ class Recommendation:
             recommendation_id=recommendation_id,
             probability=probability,
             reasons=reasons,
-            item={} if item is None else item,
+            **{"_read" if callable(item) else "item": {} if item is None else item},
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy or a pickle holds: the fields, the entry read."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def title(self) -> str:

@@ -21,7 +21,8 @@ from xrec_sdk.history import History
 from xrec_sdk.query import query_buckets
 
 CPU = "CPUExecutionProvider"
-ENCODER_INPUTS = ("rows", "events", "devices", "gaps")
+CODES = ("events", "devices", "gaps")
+ENCODER_INPUTS = ("vectors", *CODES)
 QUERIES_INPUT = "queries"
 """What the encoder has besides where searches are read: (B, L, G) int32, of query.query_buckets."""
 BOUND = ("item_bias", "item_prior", "bias_rows", "bias_values")
@@ -61,7 +62,6 @@ class Runtime:
         self._initializers = _initializers(bundle)
         self._item_count = bundle.manifest.item_count
         self._width = bundle.manifest.width
-        self._reads_queries = bundle.manifest.vocabulary.query_buckets > 0
         prior = bundle.prior.reshape(-1)
         self._priors = {True: prior, False: np.zeros_like(prior)}
         make_options = session_options or (lambda: _options(num_threads))
@@ -84,9 +84,7 @@ class Runtime:
             return np.zeros(self._width, dtype=np.float32)
         call = getattr(self._calls, "encoder", None)
         if call is None or call.length != len(history):
-            call = self._calls.encoder = _EncoderCall(
-                self._encoder, len(history), self._width, reads_queries=self._reads_queries
-            )
+            call = self._calls.encoder = _EncoderCall(self._encoder, self._bundle, len(history))
         user: NDArray[np.float32] = call.run(history)
         return user if isfinite(sum(user.tolist())) else _finite(user)
 
@@ -99,7 +97,7 @@ class Runtime:
             )
         if not histories or 0 in lengths:
             return np.zeros((len(histories), self._width), dtype=np.float32)
-        users = _run(self._encoder, ["user"], feeds_of(histories, reads_queries=self._reads_queries))[0]
+        users = _run(self._encoder, ["user"], feeds_of(self._bundle, histories))[0]
         if users.shape != (len(histories), self._width):
             raise BundleDamaged("bundle.graph_failed", f"encoder.onnx gave user vectors of shape {users.shape}")
         return _finite(users)
@@ -169,47 +167,68 @@ class Runtime:
         return self._bundle.bias.reshape(-1)
 
 
-def feeds_of(histories: Sequence[History], *, reads_queries: bool) -> dict[str, NDArray[np.int32]]:
-    """Return the encoder's inputs for histories of one length, (B, L) each, and (B, L, G) where searches are read."""
-    feeds = {
-        name: np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
-        for name in ENCODER_INPUTS
-    }
-    if reads_queries:
+def feeds_of(bundle: Bundle, histories: Sequence[History]) -> dict[str, NDArray[Any]]:
+    """Return the encoder's inputs for histories of one length: (B, L, D), (B, L) each, (B, L, G) of searches."""
+    shape = len(histories), -1
+    rows = np.concatenate([np.asarray(history.rows, dtype=np.int32) for history in histories])
+    feeds: dict[str, NDArray[Any]] = {"vectors": _vectors(bundle, rows).reshape(*shape, bundle.manifest.width)}
+    for name in CODES:
+        feeds[name] = np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+    if bundle.manifest.vocabulary.query_buckets:
         queries = [query for history in histories for query in history.queries]
-        flat = query_buckets(feeds["rows"].reshape(-1), queries)
-        feeds[QUERIES_INPUT] = flat.reshape(*feeds["rows"].shape, -1)
+        buckets = query_buckets(rows, queries)
+        feeds[QUERIES_INPUT] = buckets.reshape(*feeds["events"].shape, -1)
     return feeds
+
+
+def _vectors(bundle: Bundle, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the item vectors of rows (L,), (L, D); zeros for searches, whose rows are below 0."""
+    vectors = bundle.item_vectors(rows.clip(min=0))
+    vectors[rows < 0] = 0
+    return vectors
 
 
 class _EncoderCall:
     """The encoder's inputs and output as one thread has bound them, for histories of one length."""
 
-    def __init__(self, session: Any, length: int, width: int, *, reads_queries: bool) -> None:
+    def __init__(self, session: Any, bundle: Bundle, length: int) -> None:
         self.length = length
-        self._reads_queries = reads_queries
         self._session = session
-        self._codes = np.empty((len(ENCODER_INPUTS), 1, length), dtype=np.int32)
-        self._user = np.empty((1, width), dtype=np.float32)
+        self._bundle = bundle
+        self._rows: list[int] = []
+        self._vectors = np.empty((1, length, bundle.manifest.width), dtype=np.float32)
+        self._codes = np.empty((len(CODES), 1, length), dtype=np.int32)
+        self._user = np.empty((1, bundle.manifest.width), dtype=np.float32)
         self._binding = session.io_binding()
-        for name, codes in zip(ENCODER_INPUTS, self._codes, strict=True):
-            self._binding.bind_input(name, "cpu", 0, codes.dtype, codes.shape, codes.ctypes.data)
+        for name, array in zip(ENCODER_INPUTS, (self._vectors, *self._codes), strict=True):
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         self._binding.bind_output("user", "cpu", 0, self._user.dtype, self._user.shape, self._user.ctypes.data)
 
     def run(self, history: History) -> NDArray[np.float32]:
         """Return the user vector (D,) of a history."""
-        for codes, given in zip(
-            self._codes, (history.rows, history.events, history.devices, history.gaps), strict=True
-        ):
+        self._read(history.rows)
+        for codes, given in zip(self._codes, (history.events, history.devices, history.gaps), strict=True):
             codes[0] = given
         try:
-            if self._reads_queries:
+            if self._bundle.manifest.vocabulary.query_buckets:
                 self._binding.bind_cpu_input(QUERIES_INPUT, query_buckets(history.rows, history.queries)[None])
             self._session.run_with_iobinding(self._binding)
         except Exception as cause:  # onnxruntime's errors share no base besides Exception
             raise _failed(cause) from cause
         user: NDArray[np.float32] = self._user[0].copy()
         return user
+
+    def _read(self, rows: NDArray[np.int32]) -> None:
+        """Set the vectors; after one more event all but the last stand there, and need not come from slower memory."""
+        listed, vectors = rows.tolist(), self._vectors[0]
+        is_one_later = listed[:-1] == self._rows[1:]
+        self._rows = []  # where reading fails, the next call trusts nothing
+        if is_one_later:
+            vectors[:-1] = vectors[1:]
+            vectors[-1] = self._bundle.item_vector(listed[-1]) if listed[-1] >= 0 else 0
+        else:
+            vectors[:] = _vectors(self._bundle, rows)
+        self._rows = listed
 
 
 class _ScorerCall:
@@ -292,7 +311,7 @@ def _sessions(
     # add_external_initializers would copy them).
     with tempfile.TemporaryDirectory(prefix="xrec-") as folder:
         (Path(folder) / "items.bin").touch()
-        encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), values, folder)
+        encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), {}, folder)
         scorer = _session(bundle.scorer, "scorer.onnx", providers, make_options(), values, folder)
     reads_queries = bundle.manifest.vocabulary.query_buckets > 0
     inputs = (*ENCODER_INPUTS, QUERIES_INPUT) if reads_queries else ENCODER_INPUTS
@@ -312,7 +331,7 @@ def _session(graph: bytes, name: str, providers: list[str], options: Any, values
 
     # BASIC folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    # Prepacking the scorer's product would make a second copy of the table; the encoder only gathers from it.
+    # Prepacking the scorer's product would make a second copy of the table.
     options.add_session_config_entry("session.disable_prepacking", "1" if name == "scorer.onnx" else "0")
     options.add_session_config_entry(_FOLDER_KEY, folder)
     for initializer, value in values.items():

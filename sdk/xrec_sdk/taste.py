@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ Bias = tuple[NDArray[np.int32], NDArray[np.float32]]
 NO_BIAS: Bias = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class Taste:
+class Taste(NamedTuple):
     """What a bundle knows of the user; the rows of ``seen`` are forbidden, ``bought`` are rows and times, (2, B).
 
     ``events`` are the last known ones that count, oldest first, one more than the history holds; ``codes`` (4, E) are
@@ -32,10 +32,10 @@ class Taste:
     """
 
     events: tuple[Event, ...] = ()
-    codes: NDArray[np.int32] = field(default_factory=lambda: np.zeros((4, 0), dtype=np.int32))
-    at_ms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    codes: NDArray[np.int32] = np.zeros((4, 0), dtype=np.int32)
+    at_ms: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     seen: Bias = NO_BIAS
-    bought: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), dtype=np.int64))
+    bought: NDArray[np.int64] = np.zeros((2, 0), dtype=np.int64)
 
 
 def add_events(taste: Taste, events: Sequence[Event], bundle: Bundle) -> Taste:

@@ -64,14 +64,14 @@ def session(bundle: Path, level: str) -> Any:
 def test_the_graph_computes_what_torch_computes(built: tuple[str, Path], level: str) -> None:
     name, bundle = built
     graph, rounded, random = session(bundle, level), with_int8_weights(module(name)), np.random.default_rng(3)
-    table = torch.from_numpy(dequantize(quantize_table(make_model().item_table)))
+    table = dequantize(quantize_table(make_model().item_table))
     for batch, length in ((1, 1), (1, 2), (1, 50), (3, 7), (20, 1), (5, 50)):
         highs = (300, 3, 3, LONG.gap_count)
         rows, *codes = (random.integers(0, high, size=(batch, length), dtype=np.int32) for high in highs)
-        inputs = dict(zip(("rows", "events", "devices", "gaps"), (rows, *codes), strict=True))
+        inputs = dict(zip(("vectors", "events", "devices", "gaps"), (table[rows], *codes), strict=True))
         (user,) = graph.run(["user"], inputs)
         with torch.no_grad():
-            expected = rounded(table[torch.from_numpy(rows)], *map(torch.from_numpy, codes))
+            expected = rounded(*map(torch.from_numpy, (table[rows], *codes)))
         assert user.dtype == np.float32
         np.testing.assert_allclose(user, expected.numpy(), rtol=0, atol=1e-5, err_msg=f"{batch} x {length}")
 
@@ -79,7 +79,8 @@ def test_the_graph_computes_what_torch_computes(built: tuple[str, Path], level: 
 def test_the_graph_is_of_standard_operators_with_int8_weights_and_names_no_file(built: tuple[str, Path]) -> None:
     model = onnx.load(built[1] / "encoder.onnx", load_external_data=False)
     assert operators(model) and model.opset_import[0].version == 21
-    assert {entry.type.tensor_type.elem_type for entry in model.graph.input} == {onnx.TensorProto.INT32}
+    kinds = [entry.type.tensor_type.elem_type for entry in model.graph.input]
+    assert kinds == [onnx.TensorProto.FLOAT, *[onnx.TensorProto.INT32] * 3]
     big = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) >= LEAST_INT8_WEIGHTS]
     floats = [tensor.name for tensor in big if tensor.data_type == onnx.TensorProto.FLOAT]
     assert floats == [] and all(len(tensor.dims) in (2, 3) for tensor in big)

@@ -102,31 +102,18 @@ def model(nodes: list[Any], inputs: list[Any], outputs: list[Any], tensors: list
     return made.SerializeToString()
 
 
-def encoder_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
+def encoder_bytes(width: int = WIDTH) -> bytes:
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
-        node("Div", ["rows", "lanes"], ["block"]),
-        node("Mod", ["rows", "lanes"], ["lane"]),
-        node("Cast", ["lane"], ["lane64"], to=TensorProto.INT64),
-        node("OneHot", ["lane64", "depth", "off_on"], ["hot"]),
-        node("Gather", ["item_table", "block"], ["blocks"]),
-        node("Cast", ["blocks"], ["wide"], to=TensorProto.FLOAT),
-        node("Unsqueeze", ["hot", "last"], ["column"]),
-        node("MatMul", ["wide", "column"], ["picked"]),
-        node("Squeeze", ["picked", "last"], ["levels"]),
-        node("Gather", ["item_scale", "block"], ["scales"]),
-        node("Mul", ["scales", "hot"], ["own"]),
-        node("ReduceSum", ["own", "last"], ["scale"], keepdims=1),
-        node("Mul", ["levels", "scale"], ["vectors"]),
         node("Cast", ["events"], ["weight"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["weight", "last"], ["weights"]),
         node("Mul", ["vectors", "weights"], ["weighted"]),
         node("ReduceMean", ["weighted", "one"], ["user"], keepdims=0),
     ]
-    inputs = [value(name, TensorProto.INT32, ["B", "L"]) for name in ("rows", "events", "devices", "gaps")]
-    numbers = [constant("lanes", 128, np.int32), constant("depth", 128), constant("off_on", [0, 1], np.float32)]
-    numbers += [constant("last", [-1]), constant("one", [1])]
-    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", width])], tensors + numbers)
+    inputs = [value("vectors", TensorProto.FLOAT, ["B", "L", width])]
+    inputs += [value(name, TensorProto.INT32, ["B", "L"]) for name in ("events", "devices", "gaps")]
+    numbers = [constant("last", [-1]), constant("one", [1])]
+    return model(nodes, inputs, [value("user", TensorProto.FLOAT, ["B", width])], numbers)
 
 
 def scorer_bytes(tensors: list[TensorProto], width: int = WIDTH) -> bytes:
@@ -194,7 +181,7 @@ def make_bundle(folder: Path, item_count: int = ITEMS, width: int = WIDTH) -> Ha
     vectors = (table[:3] * scale[:3, None, :]).transpose(0, 2, 1).reshape(-1, width)[:ITEMS]
     folder.mkdir(parents=True)
     (folder / "items.bin").write_bytes(b"".join(sections))
-    (folder / "encoder.onnx").write_bytes(encoder_bytes(tensors, width))
+    (folder / "encoder.onnx").write_bytes(encoder_bytes(width))
     (folder / "scorer.onnx").write_bytes(scorer_bytes(tensors, width))
     (folder / "ids.bin").write_bytes(pack_ids([f"sku-{row}" for row in range(item_count)]))
     entries = [{"title": f"Thing {row}", "price": row} for row in range(item_count)]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,6 +16,7 @@ from xrec_sdk import ProfileError, Recommender, UsageError, check_conformance, o
 from xrec_sdk.history import MINUTE_MS, encode_history
 from xrec_sdk.profile import Profile
 from xrec_sdk.reasons import MOST_ASKED
+from xrec_sdk.results import Recommendation
 from xrec_sdk.taste import Taste, add_events, history_of
 
 ITEMS, NOW_MS = 300, 1_700_000_000_000
@@ -425,3 +429,21 @@ def test_the_history_read_in_parts_is_the_one_that_training_makes_of_the_whole(s
 def test_a_module_function_takes_what_its_method_takes(name):
     (_, *method), function = inspect.signature(getattr(Recommender, name)).parameters.values(), getattr(xrec_sdk, name)
     assert list(inspect.signature(function).parameters.values()) == method
+
+
+def test_an_entry_is_read_when_it_is_asked_for_and_once() -> None:
+    reads: list[int] = []
+
+    def read() -> dict[str, object]:
+        reads.append(1)
+        return {"title": "Tea"}
+
+    item = Recommendation("sku-1", 0.5, 1, "list", item=read)
+    assert not reads and item.title == "Tea" and item.item == {"title": "Tea"} and len(reads) == 1
+
+
+def test_copies_and_pickles_of_a_recommendation_hold_its_entry() -> None:
+    item = Recommendation("sku-1", 0.5, 1, "list", item=lambda: {"title": "Tea"})
+    for copied in (copy.deepcopy(item), pickle.loads(pickle.dumps(item)), dataclasses.replace(item)):
+        assert copied == item and copied.title == "Tea"
+    assert dataclasses.asdict(item)["item"] == {"title": "Tea"}

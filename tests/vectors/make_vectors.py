@@ -33,15 +33,14 @@ from xrec_export.export_model import ExportModel, ParityCase, excluding
 from xrec_export.export_ranker import fold
 from xrec_export.from_run import LastPosition
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import pack_items, quantize_table
 from xrec_export.ranker_graph import ExportRanker
 from xrec_export.staging import records, signed, write
 from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import XrecError
-from xrec_sdk.history import DAY_MS, History, RepeatRule, Vocabulary
+from xrec_sdk.history import ARRAYS, DAY_MS, History, RepeatRule, Vocabulary
 from xrec_sdk.manifest import to_bytes as manifest_bytes
 from xrec_sdk.recommender import Recommender
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime
+from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
 from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders import ENCODERS
@@ -193,10 +192,8 @@ def build_withdrawn(base: Path, target: Path) -> None:
 
 
 def build_encoders(folder: Path) -> None:
-    """Write encoders/NAME.onnx: every encoder of the trainer, over the items of pool.xrec, its weights shaken."""
+    """Write encoders/NAME.onnx: every encoder of the trainer, for the items of pool.xrec, its weights shaken."""
     model = pool_model()
-    items = quantize_table(model.item_table, model.prior)
-    _, sections = pack_items(items)
     (folder / "encoders").mkdir(exist_ok=True)
     for name in sorted({*ENCODERS} - {"lowpass", "pool"}):
         torch.manual_seed(SEED)
@@ -204,7 +201,7 @@ def build_encoders(folder: Path) -> None:
         with torch.no_grad():
             for parameter in encoder.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)  # gains, biases and norms are constants at first
-        graph = build_encoder(LastPosition(encoder).eval(), items, sections)
+        graph = build_encoder(LastPosition(encoder).eval(), model.item_table.shape[1])
         (folder / "encoders" / f"{name}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
 
 
@@ -212,7 +209,7 @@ def encoder_cases(folder: Path) -> dict[str, Any]:
     """Return what the encoders of ``folder`` answer to histories of each length."""
     bundle = open_bundle(FOLDER / "pool.xrec", trusted_keys=[public_key()])
     histories = [case.history for case in parity_cases(pool_model())]
-    asked = [{name: getattr(history, name).tolist() for name in ENCODER_INPUTS} for history in histories]
+    asked = [{name: getattr(history, name).tolist() for name in ARRAYS} for history in histories]
     users = {}
     for path in sorted((folder / "encoders").iterdir()):
         runtime = Runtime(replace(bundle, encoder=path.read_bytes()))

@@ -31,13 +31,13 @@ export function ortSessions(load: () => Promise<Ort>, setThreads: (ort: Ort, thr
 function optionsFor(name: string, items: Uint8Array, threads: number): InferenceSession.SessionOptions {
   return {
     executionProviders: ["cpu"],
-    externalData: [{ path: "items.bin", data: items }],
+    externalData: name === "scorer.onnx" ? [{ path: "items.bin", data: items }] : [],
     // basic folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
     graphOptimizationLevel: "basic",
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     logSeverityLevel: 4,
-    // Prepacking the scorer's product would make a second copy of the table; the encoder only gathers from it.
+    // Prepacking the scorer's product would make a second copy of the table.
     extra: { session: { disable_prepacking: name === "scorer.onnx" ? "1" : "0", intra_op: { allow_spinning: "0" } } },
   };
 }

@@ -4,7 +4,7 @@
 
 import { checkWhole } from "./arguments";
 import { CONTEXT } from "./context";
-import type { Bundle } from "./bundle";
+import { itemVector, type Bundle } from "./bundle";
 import { BundleDamaged, UsageError, XrecError } from "./errors";
 import type { History } from "./history";
 import type { Bias } from "./taste";
@@ -47,7 +47,7 @@ export interface Question {
   readonly context?: Float32Array | null;
 }
 
-const ENCODER_INPUTS = ["rows", "events", "devices", "gaps"] as const;
+const CODES = ["events", "devices", "gaps"] as const;
 const SCORER_INPUTS = ["user", "item_bias", "item_prior", "bias_rows", "bias_values", "k"];
 const SCORER_OUTPUTS = ["top_rows", "top_scores"];
 
@@ -63,7 +63,7 @@ export class Runtime {
   /** Load both graphs; throw BundleDamaged `bundle.graph_malformed` where one can't be. */
   static async load(bundle: Bundle, create: CreateSession, threads: number): Promise<Runtime> {
     checkWhole("num_threads", threads, 0);
-    const encoder = await load("encoder.onnx", bundle.encoder, ENCODER_INPUTS, ["user"]);
+    const encoder = await load("encoder.onnx", bundle.encoder, ["vectors", ...CODES], ["user"]);
     const more = (name: string) => (bundle.manifest.ranker ? [name] : []);
     const [inputs, outputs] = [[...SCORER_INPUTS, ...more("context")], [...SCORER_OUTPUTS, ...more("top_probabilities")]];
     const scorer = await load("scorer.onnx", bundle.scorer, inputs, outputs);
@@ -94,8 +94,10 @@ export class Runtime {
     }
     if (length === 0) return histories.map(() => new Float32Array(width));
     const dims = [histories.length, length];
-    const feeds = ENCODER_INPUTS.map((name) => [name, { data: joined(histories.map((one) => one[name])), dims }]);
-    const { user } = await run(this.encoder, "encoder.onnx", Object.fromEntries(feeds));
+    const vectors = joined(histories.flatMap(({ rows }) => Array.from(rows, (row) => itemVector(this.bundle, row))));
+    const codes = CODES.map((name) => [name, { data: joined(histories.map((one) => one[name])), dims }]);
+    const feeds = { vectors: { data: vectors, dims: [...dims, width] }, ...Object.fromEntries(codes) };
+    const { user } = await run(this.encoder, "encoder.onnx", feeds);
     const isRight = user?.data instanceof Float32Array && user.data.length === histories.length * width;
     if (!isRight || !user.data.every(Number.isFinite)) {
       throw new BundleDamaged("bundle.graph_failed", "encoder.onnx gave no finite user vectors");
@@ -162,8 +164,10 @@ function namesOf(...sets: readonly (readonly string[])[]): string {
   return JSON.stringify(sets.map((names) => [...names].sort()));
 }
 
-function joined(arrays: readonly Int32Array[]): Int32Array {
-  const whole = new Int32Array(arrays.length * arrays[0].length);
-  arrays.forEach((array, place) => whole.set(array, place * array.length));
+/** Return arrays of one type and length as one. */
+function joined<T extends Float32Array | Int32Array>(arrays: readonly T[]): T {
+  const [{ constructor, length }] = arrays;
+  const whole = new (constructor as new (length: number) => T)(arrays.length * length);
+  arrays.forEach((array, place) => whole.set(array, place * length));
   return whole;
 }

@@ -1,1 +1,1 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"8IDSeXVpk9VB39qo5kJKBH5GunEzaNdPTTiZOJLOULE0hu8vnxzC1zZ8u5tDtn2No6CYblxk+QvQVeiKzbolCg=="}
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"0YMt9w61LaHsTv8zyks4TqGbHn6JDRpKIw8zLymwi0/jTtkXyEtjrz8JzMb9tcGjSfks8Gv3SctOTpogB405Bw=="}

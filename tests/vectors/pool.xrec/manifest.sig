@@ -1,1 +1,1 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"RkLTJ/yyBbv7AbcxcxQJ73/bZ6wqub16SocaZtVLCwOogXn9ZGIXn00c0gvs04561cjXzHSuRqre9/3UerkTCg=="}
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"9UqV1Zzu1bctX3UGLByzxOBhYYklopC+Xu+QVMpaHCQQzCdB0MYXrVbGE0d+3n9GEfJtcjvCxevVrtWvyukpBg=="}

@@ -1,1 +1,1 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"vjDRYaBL2WznCbwKvZWSjcoDxl+IT+yxni7qnZY/Oz/PeI0PeKXJdQuYP0fhotP8kv/X+B0pqcMevz2bAHKPCg=="}
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"lRA2iWQD9+TJfjajGW7blXQWG3r5j7phd0uYIekRrTgjjyCnTjBUhctXxxTaE3umP7cTDqkHQNPRHrmm0ClFCg=="}

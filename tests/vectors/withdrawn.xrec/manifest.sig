@@ -1,1 +1,1 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"U/F6qU9/dSm/9z7Kz7RhXZjBVX6KUFGnTVLm/E4v02tq+eCvqc3uQWkeOWABMWr98wrAWqqz4gZiaHf4AyZmBQ=="}
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"f+5+y53g1qxd542b6ZpUsnC3u/1VjeK34cLOWsJcLqJic9/VSvgu7CTZmbYMB2k2iJYogRxHh36cLfWQoDsqCw=="}

@@ -107,7 +107,6 @@ export const UNARY: Readonly<Record<string, (x: number) => number>> = {
   Exp: Math.exp,
   Gelu: gelu,
   Log: Math.log,
-  Neg: (x) => -x,
   Relu: (x) => (x > 0 ? x : 0),
   Sigmoid: sigmoid,
   Sin: Math.sin,

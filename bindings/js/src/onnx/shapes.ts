@@ -153,11 +153,3 @@ export function trilu(x: Tensor, diagonal: number, isUpper: boolean): Tensor {
   }
   return out;
 }
-
-/** Return start, start + step, ... before the limit. */
-export function range(start: Tensor, limit: Tensor, step: Tensor): Tensor {
-  const [first, end, stride] = [start.data[0], limit.data[0], step.data[0]];
-  const out = zeros(start.type, [Math.max(0, Math.ceil((end - first) / stride))]);
-  for (let at = 0; at < out.data.length; at++) out.data[at] = first + at * stride;
-  return out;
-}
