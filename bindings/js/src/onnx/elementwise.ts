@@ -103,7 +103,6 @@ const gelu = (x: number) => 0.5 * x * (1 + erf(x * Math.SQRT1_2));
 
 export const UNARY: Readonly<Record<string, (x: number) => number>> = {
   Abs: Math.abs,
-  Erf: erf,
   Exp: Math.exp,
   Gelu: gelu,
   Log: Math.log,
@@ -111,7 +110,6 @@ export const UNARY: Readonly<Record<string, (x: number) => number>> = {
   Sigmoid: sigmoid,
   Sin: Math.sin,
   Sqrt: Math.sqrt,
-  Tanh: Math.tanh,
 };
 
 /** Return a tensor of what each element becomes. */
