@@ -1,6 +1,6 @@
 """Profiles in PostgreSQL, for several server processes: a profile's row is locked while a request is decided.
 
-What changes is told to every process by NOTIFY after the commit, apart from it: within it, each commit would wait for
+Pushes that wait at once share a transaction (postgres_group.py). What changes is told to every process by NOTIFY after the commit, apart from it: within it, each commit would wait for
 the one before. A process that dies in between leaves long polls to their end.
 """
 
@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
-from xrec_sdk.sync import Key, Row
-from xrec_sdk.sync_server import Device, History, Profile, Writes
-from xrec_sdk.sync_tables import ROW, row_of, row_values
+from xrec_sdk.sync import Row
+from xrec_sdk.sync_server import Device, History, Profile
+from xrec_sdk.sync_tables import ROW, row_of
 
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused
+from xrec_server.postgres_group import Group, is_plain
 from xrec_server.postgres_ledger import PostgresLedger
 from xrec_server.postgres_pool import open_pool
+from xrec_server.postgres_rows import FAILURES, columns, put_rows, write_rest
 from xrec_server.rows import (
     DEVICE,
     PROFILE,
@@ -47,20 +49,7 @@ _ROWS = f"SELECT {ROW} FROM rows WHERE profile = $1"
 _SOME = f"""{_ROWS} AND kind = ANY($2) UNION SELECT {", ".join("r." + name for name in ROW.split(", "))}
     FROM unnest($3::text[], $4::text[]) AS wanted (kind, id)
     JOIN rows r ON r.profile = $1 AND r.kind = wanted.kind AND r.id = wanted.id"""
-_ARRAYS = "$2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]"
-_PUT_ROWS = f"""INSERT INTO rows (profile, {ROW})
-    SELECT $1, * FROM unnest({_ARRAYS}, $9::bigint[], $10::bigint[], $11::bigint[], $12::text[])
-    ON CONFLICT (profile, kind, id) DO UPDATE SET seq = excluded.seq, epoch = excluded.epoch, hlc_ms = excluded.hlc_ms,
-    hlc_counter = excluded.hlc_counter, device = excluded.device, dseq = excluded.dseq, order_ms = excluded.order_ms,
-    received_ms = excluded.received_ms, body = excluded.body"""
-_DROP = """DELETE FROM rows USING unnest($2::text[], $3::text[]) AS gone (kind, id)
-    WHERE rows.profile = $1 AND rows.kind = gone.kind AND rows.id = gone.id"""
-_PURGE = "DELETE FROM rows WHERE profile = $1 AND kind NOT IN ('consent', 'erase')"
-_SAY = "INSERT INTO history (profile, received_ms, device, dseq, purpose, body) VALUES ($1, $2, $3, $4, $5, $6)"
 _FORGOTTEN = "SELECT id FROM forgotten WHERE profile = $1 AND id = ANY($2)"
-_PUT_FORGOTTEN = """INSERT INTO forgotten (profile, id, received_ms)
-    SELECT $1, * FROM unnest($2::text[], $3::bigint[]) ON CONFLICT DO NOTHING"""
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.TimeoutError)
 
 
 class PostgresStore:
@@ -68,6 +57,7 @@ class PostgresStore:
 
     def __init__(self, url: str, pool: asyncpg.Pool, ledger: PostgresLedger, bell: Bell) -> None:
         self._url, self._pool, self._ledger, self._bell = url, pool, ledger, bell
+        self._group = Group(pool, ledger)
         self._changed: set[str] = set()
         self._has_changed, self._is_lost, self._is_closed = asyncio.Event(), asyncio.Event(), False
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,19 +85,26 @@ class PostgresStore:
 
     async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]) -> T:
         """Load, decide, commit the ledger and then the writes, and return the answer."""
+        done = await self._group.transact(profile, need, decide) if is_plain(need) else None
+        loaded, decided = (done.loaded, done.decided) if done else await self._alone(profile, need, decide)
+        if decided.writes and decided.writes.profile.head != loaded.profile.head:
+            self._bell.ring(profile)
+            self._changed.add(profile)
+            self._has_changed.set()
+        return decided.answer
+
+    async def _alone(
+        self, profile: str, need: Need, decide: Callable[[Loaded], Decided[T]]
+    ) -> tuple[Loaded, Decided[T]]:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 number, found = await _locked(connection, profile)
                 loaded = await self._load(connection, profile, number, found, need)
                 decided = decide(loaded)
-                has_news = await self._write(connection, profile, number, loaded, decided)
-        except _FAILURES as error:
+                await self._write(connection, profile, number, loaded, decided)
+                return loaded, decided
+        except FAILURES as error:
             raise Refused(503, "server.store", f"the database says: {type(error).__name__}", 10) from error
-        if has_news:
-            self._bell.ring(profile)
-            self._changed.add(profile)
-            self._has_changed.set()
-        return decided.answer
 
     async def profiles(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of profiles, of the database or of the ledger, that follow ``after`` in order."""
@@ -115,7 +112,7 @@ class PostgresStore:
             query = "SELECT id FROM profiles WHERE id > $1 ORDER BY id LIMIT $2"
             found = {id for (id,) in await self._pool.fetch(query, after, limit)}
             return sorted(found | set(await self._ledger.profiles(after, limit)))[:limit]
-        except _FAILURES as error:
+        except FAILURES as error:
             raise Refused(503, "server.store", f"the database says: {type(error).__name__}", 10) from error
 
     async def mark(self) -> None:
@@ -134,6 +131,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Finish what was asked and close the connections."""
+        await self._group.close()
         self._is_closed = True
         self._is_lost.set()
         self._has_changed.set()
@@ -158,11 +156,11 @@ class PostgresStore:
 
     async def _write(
         self, connection: Any, profile: str, number: int | None, loaded: Loaded, decided: Decided[Any]
-    ) -> bool:
-        """Write what was decided, the ledger first and committed; return whether the profile's head has changed."""
+    ) -> None:
+        """Write what was decided, the ledger first and committed."""
         writes = decided.writes
         if writes is None:
-            return False
+            return
         lines = whole_ledger(decided.ledger) if decided.ledger else ledger_lines(loaded, writes)
         if lines:
             await self._ledger.put(profile, lines)
@@ -173,8 +171,8 @@ class PostgresStore:
         for device in (writes.former, writes.device):
             if device:
                 await connection.execute(_PUT_DEVICE, number, *device_values(device))
-        await _write_rows(connection, number, writes)
-        return writes.profile.head != loaded.profile.head
+        await write_rest(connection, number, writes)
+        await put_rows(connection, number, writes)
 
     async def _tell(self) -> None:
         """Tell every process which profiles have changed, as many at once as there are."""
@@ -185,7 +183,7 @@ class PostgresStore:
             changed, self._changed = list(self._changed), set()
             try:
                 await self._pool.execute("SELECT pg_notify($1, id) FROM unnest($2::text[]) AS id", CHANNEL, changed)
-            except _FAILURES:
+            except FAILURES:
                 await asyncio.sleep(1)
 
     async def _listen(self) -> Any:
@@ -206,7 +204,7 @@ class PostgresStore:
             try:
                 connection = await self._listen()
                 self._bell.ring_all()
-            except _FAILURES:
+            except FAILURES:
                 await asyncio.sleep(1)
                 self._is_lost.set()
 
@@ -238,7 +236,7 @@ async def _rows(connection: Any, number: int, profile: Profile, need: Need) -> l
     if need.everything:
         found += await connection.fetch(_ROWS, number)
     elif need.kinds or need.keys:
-        kinds, ids = _columns(need.keys)
+        kinds, ids = columns(need.keys)
         found += await connection.fetch(_SOME, number, list(need.kinds), kinds, ids)
     if need.page:
         found += await connection.fetch(f"{_ROWS} AND seq > $2 ORDER BY seq LIMIT $3", number, *need.page)
@@ -258,25 +256,3 @@ async def _history(connection: Any, number: int) -> tuple[History, ...]:
 async def _forgotten(connection: Any, number: int, ids: list[str]) -> frozenset[str]:
     found = await connection.fetch(_FORGOTTEN, number, ids) if ids else ()
     return frozenset(id for (id,) in found)
-
-
-async def _write_rows(connection: Any, number: int, writes: Writes) -> None:
-    if writes.purge_below_epoch is not None:
-        await connection.execute(_PURGE, number)
-    if writes.drop:
-        await connection.execute(_DROP, number, *_columns(writes.drop))
-    if writes.put:
-        await connection.execute(_PUT_ROWS, number, *map(list, zip(*map(row_values, writes.put), strict=True)))
-    for one in writes.history:
-        await connection.execute(_SAY, number, one.received_ms, one.device, one.dseq, one.purpose, one.body)
-    if writes.forgotten:
-        ids, times = [row.id for row in writes.forgotten], [row.received_ms for row in writes.forgotten]
-        await connection.execute(_PUT_FORGOTTEN, number, ids, times)
-    if writes.removed_devices:
-        gone = "DELETE FROM devices WHERE profile = $1 AND id = ANY($2)"
-        await connection.execute(gone, number, list(writes.removed_devices))
-
-
-def _columns(keys: Sequence[Key] | frozenset[Key]) -> tuple[list[str], list[str]]:
-    listed = list(keys)
-    return [key.kind for key in listed], [key.id for key in listed]

@@ -7,6 +7,10 @@ import asyncpg
 from xrec_server.errors import ServerError
 from xrec_server.schema import migrations
 
+# Every query looks up a few rows by an index. Before a table was first analysed the planner takes it for empty and
+# would read all of it for each group of pushes; a prepared statement keeps such a plan.
+_SETTINGS = {"application_name": "xrec-server", "jit": "off"}
+_SETTINGS |= {f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")}
 MAX_CONNECTIONS = 12
 COMMAND_S = 30
 _LOCK = 0x78726563
@@ -21,7 +25,7 @@ async def open_pool(url: str, folder: str) -> asyncpg.Pool:
             min_size=1,
             max_size=MAX_CONNECTIONS,
             command_timeout=COMMAND_S,
-            server_settings={"application_name": "xrec-server"},
+            server_settings=_SETTINGS,
             reset=_nothing_to_reset,
         )
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

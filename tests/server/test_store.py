@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 from xrec_sdk import sync_server
-from xrec_sdk.sync import LIMITS, ChangesRequest, Hlc, Limits, Op, Push, RegisterRequest
+from xrec_sdk.sync import LIMITS, ChangesRequest, Hlc, Limits, Op, Push, RegisterRequest, Row
+from xrec_sdk.sync_server import Writes
 from xrec_server.bell import Bell
 from xrec_server.errors import Refused, ServerError
 from xrec_server.run import restore
 from xrec_server.schema import migrations
 from xrec_server.service import MAX_DEVICES, Service
 from xrec_server.sqlite_ledger import SqliteLedger
-from xrec_server.store import Decided, Need
+from xrec_server.store import Decided, Loaded, Need
 from xrec_server.stores import open_store
 from xrec_server.upkeep import compact_all
 
@@ -137,6 +138,27 @@ def test_one_decision_that_fails_takes_no_other_with_it(place: Place) -> None:
         assert await rows(service, "p") == ["sync", "personalise", "e-3"]
 
     told(place, story)
+
+
+def test_a_request_that_the_database_cant_write_takes_no_other_with_it(tmp_path: Path) -> None:
+    """PostgreSQL has no NUL in a text: the group fails, and each of its requests is done alone."""
+
+    def unwritable(loaded: Loaded) -> Decided[None]:
+        row = Row(9, "mood", "nul\0", 1, Hlc(), "d", 1, 0, 0, "1")
+        return Decided(None, Writes(replace(loaded.profile, events=7), put=(row,)))
+
+    async def story(service: Service) -> None:
+        devices = {name: await joined(service, name) for name in "pqr"}
+        work: list[Awaitable[Any]] = [service.push(p, push(name, 3, event(3, "e-3"))) for p, name in devices.items()]
+        work.insert(1, service.store.transact("q", Need(), unwritable))
+        first, failed, *others = await asyncio.gather(*work, return_exceptions=True)
+        assert isinstance(failed, Refused) and (failed.status, failed.code) == (503, "server.store")
+        assert [answer.code for answer in (first, *others)] == [None] * 3
+        for profile in "pqr":
+            assert await rows(service, profile) == ["sync", "personalise", "e-3"]
+        assert (await service.store.transact("q", Need(), Decided)).profile.events == 1
+
+    told(PostgresPlace(tmp_path), story)
 
 
 async def rings_within(heard: asyncio.Event, seconds: float) -> bool:
