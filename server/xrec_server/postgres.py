@@ -1,7 +1,8 @@
 """Profiles in PostgreSQL, for several server processes: a profile's row is locked while a request is decided.
 
-Pushes that wait at once share a transaction (postgres_group.py). What changes is told to every process by NOTIFY after the commit, apart from it: within it, each commit would wait for
-the one before. A process that dies in between leaves long polls to their end.
+Pushes that wait at once share a transaction (postgres_group.py). What changes is told to every process by NOTIFY after
+the commit, apart from it: within it, each commit would wait for the one before. A process that dies in between leaves
+long polls to their end.
 """
 
 from __future__ import annotations
