@@ -89,7 +89,7 @@ export default defineConfig({
     target: "es2022",
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    chunkSizeWarningLimit: 100,
+    chunkSizeWarningLimit: 150,
     rolldownOptions: { input: { index: join(HERE, "index.html"), shop: join(HERE, "shop.html") } },
   },
   preview: {
