@@ -5,6 +5,7 @@ from xrec_sdk.conformance import check_conformance
 from xrec_sdk.default import (
     close,
     consent,
+    end_to_end,
     export_my_data,
     feedback,
     forget,
@@ -62,6 +63,7 @@ __all__ = [
     "check_conformance",
     "close",
     "consent",
+    "end_to_end",
     "export_my_data",
     "feedback",
     "forget",

@@ -62,6 +62,7 @@ class AsyncRecommender:
     forget = _twin(Recommender.forget)
     start_sync = _twin(Recommender.start_sync)
     stop_sync = _twin(Recommender.stop_sync)
+    end_to_end = _twin(Recommender.end_to_end)
     sync_status = _twin(Recommender.sync_status)
     export_my_data = _twin(Recommender.export_my_data)
     close = _twin(Recommender.close)

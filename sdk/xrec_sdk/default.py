@@ -15,6 +15,7 @@ from xrec_sdk.recommender import UNKNOWN_DEVICE, Recommender, Where
 from xrec_sdk.results import Recommendation
 
 if TYPE_CHECKING:
+    from xrec_sdk.end_to_end import EndToEnd
     from xrec_sdk.sync_client import SyncStatus
 
 _lock = threading.Lock()
@@ -138,9 +139,16 @@ def forget(
     return current().forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
 
 
-def start_sync(url: str, token_provider: Callable[[], str], *, installation: str | None = None) -> None:
+def start_sync(
+    url: str, token_provider: Callable[[], str], *, installation: str | None = None, end_to_end: bool = False
+) -> None:
     """Keep the profile in step with a sync server; see :meth:`Recommender.start_sync`."""
-    current().start_sync(url, token_provider, installation=installation)
+    current().start_sync(url, token_provider, installation=installation, end_to_end=end_to_end)
+
+
+def end_to_end() -> EndToEnd:
+    """Return the keys of a sealed profile; see :meth:`Recommender.end_to_end`."""
+    return current().end_to_end()
 
 
 def stop_sync() -> None:

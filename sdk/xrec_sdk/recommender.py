@@ -28,6 +28,7 @@ from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid,
 from xrec_sdk.taste_kept import KEEP_EVERY, key_of
 
 if TYPE_CHECKING:
+    from xrec_sdk.end_to_end import EndToEnd
     from xrec_sdk.sync_client import SyncClient, SyncStatus
 
 Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
@@ -246,14 +247,27 @@ class Recommender:
         """Erase the profile, or the events that meet all that is given; return how many. See :meth:`Profile.forget`."""
         return self.profile.forget(item_id=item_id, event=event, from_ms=from_ms, to_ms=to_ms)
 
-    def start_sync(self, url: str, token_provider: Callable[[], str], *, installation: str | None = None) -> None:
+    def start_sync(
+        self,
+        url: str,
+        token_provider: Callable[[], str],
+        *,
+        installation: str | None = None,
+        end_to_end: bool = False,
+    ) -> None:
         """Keep the profile in step with the sync server at ``url`` in the background; a second call takes over.
 
         Needs the extra ``sync``. Nothing is sent before the user has consented to ``sync``. ``token_provider`` gives
-        the user's bearer token, in the background. See :class:`xrec_sdk.sync_client.SyncClient`.
+        the user's bearer token, in the background. With ``end_to_end`` (extra ``end-to-end``) the server sees no event:
+        the profile is sealed from then on, and :meth:`end_to_end` makes its keys. See
+        :class:`xrec_sdk.sync_client.SyncClient`.
         """
         from xrec_sdk.sync_client import SyncClient
 
+        if end_to_end:
+            from xrec_sdk.end_to_end import seal_profile
+
+            seal_profile(self.profile)
         self.stop_sync()
         self._sync = SyncClient(self.profile, url, token_provider, installation=installation)
 
@@ -262,6 +276,14 @@ class Recommender:
         sync, self._sync = self._sync, None
         if sync is not None:
             sync.close()
+
+    def end_to_end(self) -> EndToEnd:
+        """Return the keys of a sealed profile, to make, pair and recover; UsageError ``e2e.off`` before its sync."""
+        from xrec_sdk.end_to_end import EndToEnd
+
+        if self._sync is None:
+            raise UsageError("e2e.off", "there is no sync: start_sync(..., end_to_end=True)")
+        return EndToEnd(self.profile, self._sync)
 
     def sync_status(self) -> SyncStatus:
         """Return how the sync stands; asks nobody."""

@@ -13,7 +13,7 @@ APPLICATION_ID = 0x78726563
 # claimed where that differs. is_local marks events that were never queued for other devices. state.erasures counts up
 # wherever an event that was read may be gone or otherwise; places may begin anew then. rows, queue and dead are the
 # device's part of the sync protocol; standing holds what has no column. kept holds what the events up to a place mean
-# to one bundle (taste_kept.py).
+# to one bundle (taste_kept.py). vault has one row where the profile is sealed: its keys.
 _STEPS: Sequence[Sequence[str]] = (
     (
         "CREATE TABLE events (place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,"
@@ -55,6 +55,7 @@ _STEPS: Sequence[Sequence[str]] = (
         "CREATE TRIGGER kept_until_an_erasure AFTER UPDATE OF erasures ON state WHEN new.erasures <> old.erasures"
         " BEGIN DELETE FROM kept; END",
     ),
+    ("CREATE TABLE vault (body TEXT NOT NULL)",),
 )
 VERSION = len(_STEPS)
 

@@ -94,6 +94,7 @@ class SyncClient:
         self._timing = timing or Timing()
         self._url = check_url(url)
         self._installation = installation or _installation(profile.path)
+        self._token_provider = token_provider
         self._asking = Connection(self._url, token_provider)
         self._telling = Connection(self._url, token_provider)
         self._closing = threading.Event()
@@ -105,6 +106,10 @@ class SyncClient:
         self._threads = [threading.Thread(target=self._run, name="xrec-sync", daemon=True)]
         profile.on_change = self._woken.set
         self._threads[0].start()
+
+    def connection(self) -> Connection:
+        """Return one more connection to the server, with tokens of the same provider."""
+        return Connection(self._url, self._token_provider)
 
     def status(self) -> SyncStatus:
         """Return how the sync stands; reads the disk and asks nobody."""
@@ -212,6 +217,8 @@ class SyncClient:
     # Tell what is queued.
 
     def _tell(self) -> None:
+        if self._state == "up_to_date":
+            self._store.make_key()
         standing = self._store.standing()
         if not self._is_opened or (standing.last_dseq == standing.acked and not standing.must_probe):
             self._pause()
@@ -222,7 +229,7 @@ class SyncClient:
             # Whichever thread comes first after a long silence: what the lease ended must not be sent.
             if ended := rules.lease_ended(replica, self._profile.clock_ms()):
                 return ended
-            found = rules.next_push(replica)
+            found = rules.next_push(self._store.sendable(replica))
             if found is None:
                 return None
             said.append(found[0])

@@ -58,7 +58,7 @@ class Connection:
         self._socket: socket.socket | None = None
 
     def ask(self, method: str, path: str, body: bytes | None = None, wait_s: float = 0.0) -> bytes:
-        """Return the body of a 200 answer, inflated; AskError for anything else. ``wait_s`` is how long it may take."""
+        """Return the body of a 200 or 204, inflated; AskError for anything else. ``wait_s`` is how long it may take."""
         if self._token:
             try:
                 return self._ask(method, path, body, wait_s)
@@ -108,7 +108,7 @@ class Connection:
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as cause:
             raise AskError(UNREACHABLE, f"the sync server can't be reached: {type(cause).__name__}") from cause
-        if answer.status != 200:
+        if answer.status not in (200, 204):
             raise _refusal(answer.status, answer.headers.get("Retry-After", ""), read)
         return read
 

@@ -15,6 +15,7 @@ from xrec_sdk.sync import (
     EraseRequest,
     Head,
     Hlc,
+    Letter,
     Op,
     Page,
     Push,
@@ -28,7 +29,7 @@ from xrec_sdk.sync import (
 from xrec_sdk.sync_body import criteria, is_number, is_text, read_json
 from xrec_sdk.sync_merge import consent_of_row
 
-Message = Push | PushAnswer | Page | Registered | RegisterRequest | EraseRequest | Receipt
+Message = Push | PushAnswer | Page | Registered | RegisterRequest | EraseRequest | Receipt | Letter
 _Value = TypeVar("_Value")
 _MAX_REQUEST_BYTES = 4_096
 _MAX_WAIT_S = 60
@@ -142,6 +143,12 @@ def read_erase_request(data: bytes) -> EraseRequest:
     """Return the account's request to erase everything; SyncError where it is none."""
     fields = _read(data, _MAX_REQUEST_BYTES)
     return EraseRequest(fields.number("v"), fields.name("id"))
+
+
+def read_letter(data: bytes) -> Letter:
+    """Return a letter that one device left for another; SyncError where it is none."""
+    fields = _read(data, _MAX_REQUEST_BYTES)
+    return Letter(fields.number("v"), fields.text("letter"))
 
 
 def read_receipt(data: bytes, max_bytes: int = LIMITS.answer_bytes) -> Receipt:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from xrec_sdk import vault
+from xrec_sdk.keyring import renew
 from xrec_sdk.profile import Profile
 from xrec_sdk.store import Connection
 from xrec_sdk.sync import Changes, Replica, Standing
 from xrec_sdk.sync_tables import UNSENT, replica, standing
-from xrec_sdk.sync_view import commit
+from xrec_sdk.sync_view import commit, say_key
 
 
 class SyncStore:
@@ -32,6 +34,7 @@ class SyncStore:
         now_ms = self._profile.clock_ms()
 
         def work(connection: Connection) -> bool | None:
+            vault.seal_queue(connection)
             changes = rule(replica(connection))
             if changes is None:
                 return None
@@ -44,6 +47,22 @@ class SyncStore:
         if self._must_wipe and self._profile.store.wipe(0.0):
             self._must_wipe = False
         return is_erased is not None
+
+    def sendable(self, replica: Replica) -> Replica:
+        """Return what a rule may push of a replica that it was given: of a sealed profile, no event in the clear."""
+        return vault.sendable(self._profile.store.connection(), replica)
+
+    def make_key(self) -> None:
+        """Make a sealed profile's next key where that is this device's to do."""
+        if not self._profile.store.read(vault.needs_key):
+            return
+        now_ms = self._profile.clock_ms()
+
+        def work(connection: Connection) -> None:
+            if vault.needs_key(connection) and (known := vault.load(connection)):
+                say_key(connection, renew(known), now_ms)
+
+        self._profile.store.write(work, is_durable=True)
 
     def standing(self) -> Standing:
         """Return what the device keeps beside rows and queue."""

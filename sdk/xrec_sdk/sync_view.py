@@ -11,13 +11,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from xrec_sdk import sync
+from xrec_sdk import sync, vault
 from xrec_sdk import sync_device as rules
 from xrec_sdk.event import COLUMNS, INSERT_EVENT, PURPOSES, Event
 from xrec_sdk.eventid import new_event_id
+from xrec_sdk.keyring import KIND, Vault, renew
+from xrec_sdk.seal import TAMPERED, seal_criteria, takes_plain, unseal
 from xrec_sdk.store import Connection
-from xrec_sdk.sync import LIMITS, Changes, Key, Limits, Op, Queued, Replica, Row, Standing
-from xrec_sdk.sync_body import Criteria, compact_json, criteria, takes
+from xrec_sdk.sync import LIMITS, Changes, Key, Limits, Op, Queued, Replica, Row, Standing, SyncError
+from xrec_sdk.sync_body import Criteria, compact_json, criteria, is_sealed, takes
 from xrec_sdk.sync_draft import nop
 from xrec_sdk.sync_merge import order_ms
 from xrec_sdk.sync_tables import (
@@ -37,6 +39,8 @@ from xrec_sdk.sync_tables import (
     write,
 )
 
+MOST_KEYS = 96
+"""Of a sealed profile that has more, what is erased in part makes no new key: an erasure names them all."""
 _body = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -102,19 +106,55 @@ def set_consent(connection: Connection, purpose: str, granted: bool, policy: str
 
 def erase(connection: Connection, asked: Mapping[str, object], now_ms: int) -> int:
     """Erase the events that meet ``asked`` here, and everywhere where the profile is synced; return how many."""
-    erasure, body = criteria(compact_json(asked)), compact_json(asked)
+    erasure = criteria(compact_json(asked))
     count = _erase_view(connection, erasure)
     is_synced = connection.execute("SELECT sync FROM state").fetchone()[0] or standing(connection).device
     if is_synced:
-        commit(
-            connection, rules.record(replica(connection), "erase", new_event_id(), body, "personalise", now_ms), now_ms
-        )
+        _say_erasure(connection, asked, now_ms)
     forget_dead(connection, erasure)
     connection.execute("UPDATE state SET erasures = erasures + 1")
     return count
 
 
+def _say_erasure(connection: Connection, asked: Mapping[str, object], now_ms: int) -> None:
+    """Queue an erasure; in a sealed profile with trapdoors, and a new key after it."""
+    known = vault.seal_queue(connection)
+    body = compact_json(seal_criteria(known.ring, asked) if known and known.secrets else asked)
+    changes = rules.record(replica(connection), "erase", new_event_id(), body, "personalise", now_ms)
+    if known and not known.secrets and asked:
+        # Who has no key has said nothing to others, and can't tell them which events it means.
+        silent = tuple(Queued(nop(one.op.dseq)) if one.op.kind == "erase" else one for one in changes.put_queue)
+        changes = replace(changes, put_queue=silent)
+    commit(connection, changes, now_ms)
+    if known and known.is_member and (not asked or len(known.secrets) < MOST_KEYS):
+        say_key(connection, renew(known, is_fresh=not asked), now_ms)
+
+
+def say_key(connection: Connection, made: tuple[Vault, str, str], now_ms: int) -> None:
+    """Keep and queue a new key of a sealed profile, as `keyring.renew` has made it."""
+    fresh, id, body = made
+    changes = rules.record(replica(connection), KIND, id, body, "sync", now_ms)
+    vault.save(connection, fresh)
+    commit(connection, changes, now_ms)
+
+
+def show_again(connection: Connection, now_ms: int) -> None:
+    """Bring every event in step with its row, where more can be opened than before."""
+    known, now = vault.load(connection), standing(connection)
+    held = [id for (id,) in connection.execute("SELECT id FROM rows WHERE kind = 'event'").fetchall()]
+    pending = [op for op, seq in erasures_said(connection).values() if seq is None or seq > now.cursor]
+    view = _View(connection, Changes(now), now.epoch, [criteria(op.body) for op in pending], now_ms, known)
+    _show(connection, dict.fromkeys(held, None), view)
+    vault.keep_unreadable(connection, held, view.unreadable if known and known.secrets else {})
+
+
 def _erase_view(connection: Connection, erasure: Criteria, where: str = "1") -> int:
+    if isinstance(erasure.item_id, Mapping) or isinstance(erasure.event, Mapping):
+        known = vault.load(connection)
+        found = connection.execute(f"SELECT DISTINCT event, item_id FROM events WHERE {where}").fetchall()
+        meant = [one for one in found if takes_plain(known.ring if known else {}, erasure, *one)]
+        plain = [replace(erasure, event=event, item_id=item_id) for event, item_id in meant]
+        return sum(_erase_view(connection, one, where) for one in plain)
     at_ms = "coalesce(claimed_ms, at_ms)"
     named: dict[str, object] = {"item_id = ?": erasure.item_id, "event = ?": erasure.event}
     named |= {f"{at_ms} >= ?": erasure.from_ms, f"{at_ms} < ?": erasure.to_ms}
@@ -143,7 +183,14 @@ def commit(connection: Connection, changes: Changes, now_ms: int) -> bool:
         # An erasure of this device is done: what it hid may show again, if the server still brings it.
         held = connection.execute("SELECT id FROM rows WHERE kind = 'event'").fetchall()
         touched = {**dict.fromkeys((id for (id,) in held), None), **touched}
-    _show(connection, touched, _View(connection, changes, was.epoch, [criteria(op.body) for op in hidden], now_ms))
+    known_keys, is_more = vault.hear(connection, changes.put_rows, changes.standing.epoch > was.epoch)
+    if is_more:
+        held = connection.execute("SELECT id FROM rows WHERE kind = 'event'").fetchall()
+        touched = {**dict.fromkeys((id for (id,) in held), None), **touched}
+    view = _View(connection, changes, was.epoch, [criteria(op.body) for op in hidden], now_ms, known_keys)
+    _show(connection, touched, view)
+    if known_keys and touched:
+        vault.keep_unreadable(connection, list(touched), view.unreadable if known_keys.secrets else {})
     if is_said:
         _queue_local(connection, now_ms)
     return is_erased or bool(fresh)
@@ -202,8 +249,16 @@ class _View:
     """What the user should see of one event, once the changes are written."""
 
     def __init__(
-        self, connection: Connection, changes: Changes, was_epoch: int, hidden: Sequence[Criteria], now_ms: int
+        self,
+        connection: Connection,
+        changes: Changes,
+        was_epoch: int,
+        hidden: Sequence[Criteria],
+        now_ms: int,
+        known: Vault | None,
     ) -> None:
+        self._ring = known.ring if known else None
+        self.unreadable: dict[str, tuple[Row, str]] = {}
         self._connection = connection
         self._rows = Rows(connection)
         self._changes = changes
@@ -222,12 +277,25 @@ class _View:
         """Return the time that was claimed and the event with its time for ranking; None where there is none."""
         row = self._rows.get(Key("event", id))
         if row is not None and not any(_takes(erasure, row.body) for erasure in self._hidden):
-            return event_of(row.body, row.order_ms)
+            return self._event_of(row)
         op = self._pending().get(id)
         if op is None:
             return None
         at_ms: int = json.loads(op.body)["at_ms"]
-        return event_of(op.body, order_ms(at_ms, op.contact_ms, self._now_ms))
+        body = unseal(self._ring, op.body) if self._ring and is_sealed(op.body) else op.body
+        return event_of(body, order_ms(at_ms, op.contact_ms, self._now_ms))
+
+    def _event_of(self, row: Row) -> tuple[int, Event] | None:
+        if self._ring is None:
+            return event_of(row.body, row.order_ms)
+        try:
+            event = event_of(vault.opened(self._ring, row), row.order_ms)
+            code = TAMPERED
+        except SyncError as refusal:
+            event, code = None, refusal.code
+        if event is None:
+            self.unreadable[row.id] = (row, code)
+        return event
 
     def _pending(self) -> dict[str, Op]:
         """Return what this device said that the cursor has not passed, by id."""
