@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from xrec_sdk.keyring import KIND, Vault, new_vault, read_vault, take_all, write_vault
 from xrec_sdk.seal import TAMPERED, seal, unseal
@@ -22,7 +23,7 @@ CODES = "e2e.%"
 _LAST_ERASURE = "SELECT coalesce(max(dseq), 0) FROM queue WHERE kind = 'erase' AND seq IS NULL"
 # Before an erasure that waits, events stay under the keys that it names.
 _UNSENT_EVENTS = """SELECT dseq, body FROM queue WHERE seq IS NULL AND kind = 'event' AND dseq > ?
-    AND instr(body, CASE WHEN dseq > ? THEN ? ELSE '"sealed":"' END) = 0"""
+    AND instr(body, CASE WHEN dseq > ? THEN ? ELSE '"sealed":"' END) = 0 ORDER BY dseq"""
 
 
 def load(connection: Connection) -> Vault | None:
@@ -90,15 +91,11 @@ def sendable(connection: Connection, replica: Replica) -> Replica:
     vault = load(connection)
     if vault is None:
         return replica
-    mark = _mark(vault.current.id) if vault.current else None
-    fixed = connection.execute(_LAST_ERASURE).fetchone()[0]
-    for place, one in enumerate(replica.queue):
-        if one.seq is not None or one.op.kind != "event" or one.op.dseq <= replica.standing.sent:
-            continue
-        is_well = '"sealed":"' in one.op.body if one.op.dseq < fixed else mark is not None and mark in one.op.body
-        if not is_well:
-            return replace(replica, queue=replica.queue[:place])
-    return replica
+    fixed, mark = connection.execute(_LAST_ERASURE).fetchone()[0], _mark(vault.current.id if vault.current else "none")
+    found = connection.execute(_UNSENT_EVENTS, (replica.standing.sent, fixed, mark)).fetchone()
+    if found is None:
+        return replica
+    return replace(replica, queue=list(takewhile(lambda one: one.op.dseq < found[0], replica.queue)))
 
 
 def needs_key(connection: Connection) -> bool:
