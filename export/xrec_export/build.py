@@ -25,7 +25,7 @@ from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase
 from xrec_export.graph_parts import IR_VERSION, OPSET, operators
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import dequantize, pack_items, quantize_table
+from xrec_export.quantize import dequantize, pack_items, store_table
 from xrec_export.scorer_graph import build_scorer
 from xrec_export.speed import measure_speed
 from xrec_export.staging import records, signed, staged, write
@@ -33,12 +33,13 @@ from xrec_export.staging import records, signed, staged, write
 
 @dataclass(frozen=True)
 class Release:
-    """What the release engineer decides: name, number, time and the key that signs."""
+    """What the release engineer decides: name, number, time, the key that signs, and int8, fp16 or fp32 items."""
 
     name: str
     number: int
     created_at: str
     private_pem: bytes
+    table_format: str = "int8"
 
 
 def build_bundle(
@@ -75,9 +76,10 @@ def _check_model(model: ExportModel) -> None:
 def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release: Release, gate: Gate) -> Certificate:
     """Write a draft, measure it with the SDK as a device would run it, and write the signed bundle over it."""
     ranker = model.ranker
-    items = quantize_table(model.item_table, model.prior, None if ranker is None else ranker.item_features)
+    features = None if ranker is None else ranker.item_features
+    items = store_table(release.table_format, model.item_table, model.prior, features)
     packed, sections = pack_items(items)
-    encoder = build_encoder(model.encoder, model.item_table.shape[1], model.query_rows)
+    encoder = build_encoder(model.encoder, model.item_table.shape[1], model.query_rows, release.table_format)
     scorer = build_scorer(items, sections, ranker)
     files: dict[str, bytes] = {
         "encoder.onnx": encoder.SerializeToString(deterministic=True),
@@ -134,7 +136,7 @@ def _certify(
             asked = gate.budget.with_quality(gate.tolerance)
             lines = budget_lines(asked, certificate.parity, sizes, draft.operators, draft.opset, certificate.speed)
             certificate = replace(certificate, lines=tuple(lines))
-        text = card.render(model, draft.name, draft.release, draft.created_at, certificate)
+        text = card.render(model, draft, certificate)
         written = {**files, "card.md": text.encode("utf-8")}
         manifest = replace(draft, files=records(written), parity=certificate.to_manifest())
         whole = {**written, **signed(manifest_format.to_bytes(manifest), release.private_pem)}
@@ -162,4 +164,5 @@ def _manifest(model: ExportModel, sections: Mapping[str, Section], release: Rele
         files={},
         model=model.facts,
         ranker=None if model.ranker is None else RankerRecord(model.ranker.events, model.ranker.horizon_ms),
+        table_format=release.table_format,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xrec_sdk.history import DAY_MS
+from xrec_sdk.manifest import Manifest
 
 from xrec_export.budget import text
 from xrec_export.certificate import Certificate
@@ -12,15 +13,15 @@ from xrec_export.export_model import ExportModel
 from xrec_export.parity import TOP, RuntimeParity
 
 
-def render(model: ExportModel, name: str, release: int, created_at: str, certificate: Certificate) -> str:
+def render(model: ExportModel, draft: Manifest, certificate: Certificate) -> str:
     """Return the card as Markdown."""
     parity = certificate.parity
     vocabulary = model.vocabulary
     lines = [
-        f"# {name}, release {release}",
+        f"# {draft.name}, release {draft.release}",
         "",
-        f"Made {created_at}. {len(model.ids):,} items, width {model.item_table.shape[1]}, "
-        f"histories of up to {vocabulary.max_history} events.",
+        f"Made {draft.created_at}. {len(model.ids):,} items, width {model.item_table.shape[1]}, stored in "
+        f"{draft.table_format}, histories of up to {vocabulary.max_history} events.",
         "",
         f"- Events: {', '.join(vocabulary.events)}",
         f"- Devices: {', '.join(vocabulary.devices) or 'none named'}",
@@ -29,7 +30,7 @@ def render(model: ExportModel, name: str, release: int, created_at: str, certifi
         f"- Repeat rule: {_repeat(model)}",
         *_ranker(model),
         "",
-        "## What quantization costs",
+        "## What the format costs",
         "",
         f"Measured on {parity.cases} held-out users, the float model against this bundle on each runtime; differences "
         "with their 95 % intervals by a paired bootstrap over users.",

@@ -67,6 +67,14 @@ def keygen(path: Path, as_json: bool) -> None:
 @click.option("--min-overlap", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="Top-10 overlap.")
 @click.option("--max-ndcg-loss", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="Relative loss.")
 @click.option("--cases", default=1000, show_default=True, type=click.IntRange(1), help="Held-out users to measure on.")
+@click.option(
+    "--format",
+    "table_format",
+    default="int8",
+    show_default=True,
+    type=click.Choice(["int8", "fp16", "fp32"]),
+    help="How items are stored: floats for engines without int8 operators (docs/bundle-format.md).",
+)
 @click.option("--budget", type=click.Path(path_type=Path), help="What it may cost: budget.toml (docs/release-gate.md).")
 @click.option(
     "--emulate", multiple=True, metavar="CPU", help="Ask an emulated CPU too, such as Haswell; all for three."
@@ -81,6 +89,7 @@ def build(
     min_overlap: float,
     max_ndcg_loss: float,
     cases: int,
+    table_format: str,
     budget: Path | None,
     emulate: tuple[str, ...],
     as_json: bool,
@@ -100,7 +109,7 @@ def build(
     asked = None if budget is None else read_budget(budget)
 
     tolerance = parity.Tolerance(min_overlap, max_ndcg_loss)
-    release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, _now(), read_key(key))
+    release = bundle_build.Release(name or out.name.removesuffix(".xrec"), number, _now(), read_key(key), table_format)
     model, held_out = from_run.load(run, cases)
     try:
         certificate = bundle_build.build_bundle(

@@ -1,4 +1,4 @@
-"""Build encoder.onnx: a traced encoder whose big weights are stored as int8."""
+"""Build encoder.onnx: a traced encoder whose big weights are stored in the format of the item table."""
 
 # B histories, L events, D width
 
@@ -18,14 +18,16 @@ from torch import nn
 from xrec_sdk.runtime import CODES
 
 from xrec_export.graph_parts import Graph, make_model
-from xrec_export.quantize import quantize_rows
+from xrec_export.quantize import FLOATS, quantize_rows
 
 LEAST_INT8_WEIGHTS = 8192
 """Smaller matrices stay float32: they weigh little, and rounding the demo's one of 64 x 64 kept .985 of its top 10.
 Filters of a convolution, of three axes, stay so too: the largest that an encoder here has is of 16 x 64 x 5."""
 
 
-def build_encoder(encoder: nn.Module, width: int, query_rows: NDArray[np.float32] | None = None) -> onnx.ModelProto:
+def build_encoder(
+    encoder: nn.Module, width: int, query_rows: NDArray[np.float32] | None = None, table_format: str = "int8"
+) -> onnx.ModelProto:
     """Return encoder.onnx for a torch module that maps (B, L, D) vectors and (B, L) codes to (B, D).
 
     With ``query_rows`` (4096, D) it has a further input, the buckets of searches, (B, L, G) int32 with -1 for no more.
@@ -37,21 +39,27 @@ def build_encoder(encoder: nn.Module, width: int, query_rows: NDArray[np.float32
     inputs += [value(name, TensorProto.INT32, ["B", "L"]) for name in CODES]
     if query_rows is not None:
         inputs.append(value("queries", TensorProto.INT32, ["B", "L", "G"]))
-        _rename_input(traced, "vectors", _with_searches(graph, query_rows))
-    _store_weights_as_int8(traced, {name for name, _ in encoder.named_parameters()})
+        _rename_input(traced, "vectors", _with_searches(graph, query_rows, table_format))
+    if table_format == "int8":
+        _store_weights_as_int8(traced, {name for name, _ in encoder.named_parameters()})
+    elif table_format == "fp16":
+        _store_weights_as_fp16(traced)
     graph.nodes.extend(traced.graph.node)
     graph.initializers.extend(traced.graph.initializer)
     return make_model(graph, "encoder", inputs, [value("user", TensorProto.FLOAT, ["B", width])])
 
 
-def _with_searches(graph: Graph, query_rows: NDArray[np.float32]) -> str:
+def _with_searches(graph: Graph, query_rows: NDArray[np.float32], table_format: str) -> str:
     """Return the vectors (B, L, D) with the mean of the query's buckets added where there is a query."""
-    quantized, scale = quantize_rows(query_rows)
     last, zero = graph.constant([-1], np.int64), graph.constant(0, np.int32)
     place = graph.add("Max", "queries", zero)  # (B, L, G)
-    rows = graph.add("Cast", graph.add("Gather", graph.constant(quantized, np.int8), place), to=TensorProto.FLOAT)
     is_there = graph.add("Cast", graph.add("Not", graph.add("Less", "queries", zero)), to=TensorProto.FLOAT)
-    scales = graph.add("Mul", is_there, graph.add("Gather", graph.constant(scale, np.float32), place))
+    if table_format == "int8":
+        stored, scale = quantize_rows(query_rows)
+        scales = graph.add("Mul", is_there, graph.add("Gather", graph.constant(scale, np.float32), place))
+    else:
+        stored, scales = query_rows.astype(FLOATS[table_format]), is_there
+    rows = graph.add("Cast", graph.add("Gather", graph.constant(stored, stored.dtype), place), to=TensorProto.FLOAT)
     # (B, L, 1, G) @ (B, L, G, D) -> (B, L, 1, D) -> (B, L, D)
     total = graph.add("MatMul", graph.add("Unsqueeze", scales, graph.constant([-2], np.int64)), rows)
     total = graph.add("Squeeze", total, graph.constant([-2], np.int64))
@@ -128,6 +136,22 @@ def _store_weights_as_int8(model: onnx.ModelProto, parameters: set[str]) -> None
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(stored, names["int8"]))
         graph.initializer.append(numpy_helper.from_array(scales, names["scale"]))
+    nodes = [*front, *graph.node]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+
+
+def _store_weights_as_fp16(model: onnx.ModelProto) -> None:
+    """Replace each big float tensor of weights by float16 and a Cast, which onnxruntime folds while it loads."""
+    graph = model.graph
+    front = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < LEAST_INT8_WEIGHTS:
+            continue
+        stored = f"{tensor.name}.fp16"
+        front.append(helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT))
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored))
+        graph.initializer.remove(tensor)
     nodes = [*front, *graph.node]
     graph.ClearField("node")
     graph.node.extend(nodes)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle
+from xrec_sdk.errors import UsageError
 from xrec_trainer.run import Run
 
 from xrec_export.item_changes import Change
@@ -95,6 +96,11 @@ def apply_changes(bundle: Bundle, changes: Sequence[Change], run: Run) -> tuple[
 
 def _items_of(bundle: Bundle) -> Items:
     count, width = len(bundle.ids), bundle.manifest.width
+    if bundle.scale is None:
+        raise UsageError(
+            "usage.table_format",
+            f"the items are stored in {bundle.manifest.table_format}, and catalogue updates int8 alone; build it anew",
+        )
     return Items(
         ids=[bundle.ids.item_id(row) for row in range(count)],
         entries=[bundle.catalog.entry(row) for row in range(count)],

@@ -1,31 +1,36 @@
-"""Quantize the item table to int8 in blocks of 128 items, and lay it out as items.bin."""
+"""Lay the item table out in blocks of 128 items as items.bin, quantized to int8 or as floats."""
 
 # N items, D width, nb blocks of 128 items, Np = 128 nb rows with padding
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xrec_sdk.errors import DataError
 from xrec_sdk.manifest import BLOCK_ITEMS, SECTION_ALIGNMENT, Section
 
 USER_ZERO_POINT = 64
 """The scan reads the user vector as uint8 1..127 around this: 7 bits, so that no int16 sum of a pair saturates."""
+FLOATS: Mapping[str, Any] = {"fp16": np.float16, "fp32": np.float32}
+"""The formats of a table that holds floats."""
 
 
 @dataclass(frozen=True)
-class QuantizedTable:
-    """The items of a bundle: ``table`` int8 (nb, D, 128), ``scale``, ``bias`` and ``prior`` float32 (nb, 128).
+class ItemTable:
+    """The items of a bundle: ``table`` int8 (nb, D, 128) with ``scale`` float32 (nb, 128), or floats (nb, 128, D).
 
-    ``bias`` takes away what the user vector's zero point adds to a score of the scan; it is -inf for pad rows and for
-    items that are not offered.
+    ``bias`` (nb, 128) takes away what the user vector's zero point adds to a score of the int8 scan, and is zero beside
+    floats; it is -inf for pad rows and for items that are not offered.
     ``prior`` is what an item's score gains for everyone, None where none gains anything; ``features`` float32 (2, Np)
     is what a ranker reads of each item, None without one.
     """
 
-    table: NDArray[np.int8]
-    scale: NDArray[np.float32]
+    table: NDArray[Any]
+    scale: NDArray[np.float32] | None
     bias: NDArray[np.float32]
     prior: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
@@ -38,7 +43,7 @@ class QuantizedTable:
     @property
     def width(self) -> int:
         """Width of a row, D."""
-        return int(self.table.shape[1])
+        return int(self.table.shape[2 if self.scale is None else 1])
 
 
 def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -53,11 +58,36 @@ def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[
     return quantized, scale
 
 
+def store_table(
+    table_format: str,
+    rows: NDArray[np.float32],
+    prior: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
+) -> ItemTable:
+    """Return (N, D) rows in a format: int8 as :func:`quantize_table` does, fp16 or fp32 as they are.
+
+    Raises DataError ``data.item_table`` where a row is too large for fp16.
+    """
+    if table_format == "int8":
+        return quantize_table(rows, prior, features)
+    count, width = rows.shape
+    padded = np.zeros((_padded(count), width), dtype=FLOATS[table_format])
+    with np.errstate(over="ignore"):
+        padded[:count] = rows
+    if not np.isfinite(padded).all():
+        raise DataError(
+            "data.item_table", f"the item table holds values that {table_format} can't; choose fp32 or int8"
+        )
+    table, bias = padded.reshape(-1, BLOCK_ITEMS, width), np.zeros(len(padded), dtype=np.float32)
+    bias[count:] = -np.inf
+    return ItemTable(table, None, bias.reshape(-1, BLOCK_ITEMS), *_beside(count, prior, features))
+
+
 def quantize_table(
     rows: NDArray[np.float32],
     prior: NDArray[np.float32] | None = None,
     features: NDArray[np.float32] | None = None,
-) -> QuantizedTable:
+) -> ItemTable:
     """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1.
 
     ``prior`` is (N,) float32, ``features`` (N, 2) float32.
@@ -72,61 +102,60 @@ def block_rows(
     prior: NDArray[np.float32] | None = None,
     features: NDArray[np.float32] | None = None,
     is_offered: NDArray[np.bool_] | None = None,
-) -> QuantizedTable:
+) -> ItemTable:
     """Lay (N, D) int8 rows and (N,) scales out in blocks; items that are not offered, (N,), have a bias of -inf."""
     count, width = quantized.shape
-    blocks = -(-count // BLOCK_ITEMS)
-    padded = np.zeros((blocks * BLOCK_ITEMS, width), dtype=np.int8)
+    padded = np.zeros((_padded(count), width), dtype=np.int8)
     padded[:count] = quantized
-    padded_scale = np.ones(blocks * BLOCK_ITEMS, dtype=np.float32)
+    padded_scale = np.ones(len(padded), dtype=np.float32)
     padded_scale[:count] = scale
     table = np.ascontiguousarray(
-        padded.reshape(blocks, BLOCK_ITEMS, width).transpose(0, 2, 1)
+        padded.reshape(-1, BLOCK_ITEMS, width).transpose(0, 2, 1)
     )  # (nb, 128, D) -> (nb, D, 128)
     # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
     bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
     bias[count:] = -np.inf
     if is_offered is not None:
         bias[:count][~is_offered] = -np.inf
-    padded_prior = None
+    scale, bias = padded_scale.reshape(-1, BLOCK_ITEMS), bias.reshape(-1, BLOCK_ITEMS)
+    return ItemTable(table, scale, bias, *_beside(count, prior, features))
+
+
+def _padded(count: int) -> int:
+    return -(-count // BLOCK_ITEMS) * BLOCK_ITEMS
+
+
+def _beside(
+    count: int, prior: NDArray[np.float32] | None, features: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """Return the prior (nb, 128), None where it is zero, and the features (2, Np), both with pad rows."""
+    padded_prior = padded_features = None
     if prior is not None and prior.any():
-        padded_prior = np.zeros(blocks * BLOCK_ITEMS, dtype=np.float32)
-        padded_prior[:count] = prior
-        padded_prior = padded_prior.reshape(blocks, BLOCK_ITEMS)
-    padded_features = None
+        padded_prior = np.zeros((_padded(count) // BLOCK_ITEMS, BLOCK_ITEMS), dtype=np.float32)
+        padded_prior.reshape(-1)[:count] = prior
     if features is not None:
-        padded_features = np.zeros((features.shape[1], blocks * BLOCK_ITEMS), dtype=np.float32)
+        padded_features = np.zeros((features.shape[1], _padded(count)), dtype=np.float32)
         padded_features[:, :count] = features.T
-    return QuantizedTable(
-        table,
-        padded_scale.reshape(blocks, BLOCK_ITEMS),
-        bias.reshape(blocks, BLOCK_ITEMS),
-        padded_prior,
-        padded_features,
-    )
+    return padded_prior, padded_features
 
 
-def dequantize(items: QuantizedTable) -> NDArray[np.float32]:
+def dequantize(items: ItemTable) -> NDArray[np.float32]:
     """Return the (Np, D) float32 rows that the bundle stands for, pad rows included."""
+    if items.scale is None:
+        return items.table.reshape(-1, items.width).astype(np.float32)
     rows = items.table.transpose(0, 2, 1).reshape(-1, items.width).astype(np.float32)
     return rows * items.scale.reshape(-1, 1)
 
 
-def pack_items(items: QuantizedTable) -> tuple[bytes, dict[str, Section]]:
+def pack_items(items: ItemTable) -> tuple[bytes, dict[str, Section]]:
     """Return the bytes of items.bin and its sections, each at a multiple of 64 KiB so that a host can map it."""
     packed = bytearray()
     sections = {}
-    for name, array, dtype in (
-        ("table", items.table, "|i1"),
-        ("scale", items.scale, "<f4"),
-        ("bias", items.bias, "<f4"),
-        ("prior", items.prior, "<f4"),
-        ("features", items.features, "<f4"),
-    ):
+    for name, array in vars(items).items():
         if array is None:
             continue
         packed.extend(bytes(-len(packed) % SECTION_ALIGNMENT))
-        raw = np.ascontiguousarray(array, dtype=np.dtype(dtype)).tobytes()
+        raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
         sections[name] = Section(len(packed), len(raw))
         packed.extend(raw)
     return bytes(packed), sections

@@ -1,4 +1,7 @@
-"""Build scorer.onnx: a 7-bit scan of the int8 table finds candidates, float32 re-scores them; ties go to lower rows."""
+"""Build scorer.onnx: a scan of the table finds candidates, float32 re-scores them; ties go to lower rows.
+
+An int8 table is scanned with the user vector in 7 bits, one of floats as it is; all else is the same.
+"""
 
 # D width, nb blocks of 128 items, Np = 128 nb, E bias entries, S blocks chosen, M candidates, k answers
 
@@ -11,7 +14,7 @@ from xrec_sdk.context import CONTEXT
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
 from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
-from xrec_export.quantize import USER_ZERO_POINT, QuantizedTable
+from xrec_export.quantize import USER_ZERO_POINT, ItemTable
 from xrec_export.ranker_graph import Candidates, ExportRanker, add_probabilities
 
 USER_LEVELS = 63
@@ -20,9 +23,7 @@ CANDIDATES_PER_ANSWER = 3
 LEAST_CANDIDATES = 32
 
 
-def build_scorer(
-    items: QuantizedTable, sections: dict[str, Section], ranker: ExportRanker | None = None
-) -> onnx.ModelProto:
+def build_scorer(items: ItemTable, sections: dict[str, Section], ranker: ExportRanker | None = None) -> onnx.ModelProto:
     """Return scorer.onnx for a table; its big tensors are external data at ``sections`` of items.bin.
 
     With a ranker it has one more input, ``context``, and one more output, ``top_probabilities``.
@@ -31,17 +32,29 @@ def build_scorer(
     padded = items.blocks * BLOCK_ITEMS
     answers = graph.add("Cast", "k", to=TensorProto.INT64)
     table = graph.external("item_table", items.table, sections["table"])
-    scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
+    scale = None
+    if items.scale is not None:
+        scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
 
     user_scale = _user_scale(graph)
-    coarse = _scan(graph, table, scale, user_scale, has_prior=items.prior is not None)
+    has_prior = items.prior is not None
+    if scale is None:
+        table = graph.add("Cast", table, to=TensorProto.FLOAT) if items.table.dtype == np.float16 else table
+        coarse = _scan_floats(graph, table, has_prior=has_prior)
+    else:
+        coarse = _scan(graph, table, scale, user_scale, has_prior=has_prior)
     wanted = graph.add("Mul", answers, graph.constant([CANDIDATES_PER_ANSWER], np.int64))
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
     block, lane = _candidates(graph, coarse, count, items.blocks)
     rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK_ITEMS, np.int64)), lane)
-    item_scale = graph.add("Gather", scale, rows, axis=0)
-    vectors = _vectors(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    if scale is None:
+        last = graph.constant([1], np.int64)
+        places = graph.add("Concat", graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last), axis=1)
+        vectors = graph.add("Transpose", graph.add("GatherND", table, places), perm=[1, 0])  # (M, D) -> (D, M)
+    else:
+        item_scale = graph.add("Gather", scale, rows, axis=0)
+        vectors = _vectors(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
     product = scores = _score_exactly(graph, vectors)
     prior = None
     if items.prior is not None:
@@ -100,6 +113,17 @@ def _scan(graph: Graph, table: str, scale: str, user_scale: str, *, has_prior: b
         scores = graph.add("Add", scores, graph.add("Div", "item_prior", user_scale))
     values = graph.add("Div", "bias_values", user_scale)
     scores = graph.add("ScatterElements", scores, "bias_rows", values, axis=0, reduction="add")
+    return graph.add("Reshape", scores, graph.constant([-1, BLOCK_ITEMS], np.int64))
+
+
+def _scan_floats(graph: Graph, table: str, *, has_prior: bool) -> str:
+    """Score every row in float32, (nb, 128)."""
+    user = graph.add("Transpose", "user", perm=[1, 0])
+    products = graph.add("MatMul", table, user)  # (nb, 128, D) x (D, 1) -> (nb, 128, 1)
+    scores = graph.add("Add", graph.add("Reshape", products, graph.constant([-1], np.int64)), "item_bias")
+    if has_prior:
+        scores = graph.add("Add", scores, "item_prior")
+    scores = graph.add("ScatterElements", scores, "bias_rows", "bias_values", axis=0, reduction="add")
     return graph.add("Reshape", scores, graph.constant([-1, BLOCK_ITEMS], np.int64))
 
 

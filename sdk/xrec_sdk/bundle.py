@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from xrec_sdk.manifest import (
 )
 from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, verify
 
+_DTYPES = {"int8": "|i1", "fp16": "<f2", "fp32": "<f4"}
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 MAPPED = ("catalog.bin", "ids.bin", "items.bin")
@@ -57,17 +58,17 @@ class Source(Protocol):
 class Bundle:
     """A bundle that has passed every check.
 
-    ``table`` is int8 [nb, d, 128], ``scale``, ``bias`` and ``prior`` are float32 [nb, 128], views of the mapped
-    items.bin. A prior that the bundle lacks is zero; a bias of -inf is of an item that is not offered. ``features`` is
-    float32 [2, 128 nb], None without a ranker; ``key`` is the pinned key that signed it, None where unsigned bundles
-    were allowed.
+    ``table`` is int8 [nb, d, 128] with ``scale`` float32 [nb, 128], or float32 or float16 [nb, 128, d] without one;
+    ``bias`` and ``prior`` are float32 [nb, 128]; all are views of the mapped items.bin. A prior that the bundle lacks
+    is zero; a bias of -inf is of an item that is not offered. ``features`` is float32 [2, 128 nb], None without a
+    ranker; ``key`` is the pinned key that signed it, None where unsigned bundles were allowed.
     """
 
     manifest: Manifest
     ids: IdTable
     catalog: Catalog
-    table: NDArray[np.int8]
-    scale: NDArray[np.float32]
+    table: NDArray[Any]
+    scale: NDArray[np.float32] | None
     bias: NDArray[np.float32]
     prior: NDArray[np.float32]
     encoder: bytes
@@ -80,13 +81,19 @@ class Bundle:
     def item_vector(self, row: int) -> NDArray[np.float32]:
         """Return the item vector of one row, (d,) float32: a view into the table needs no index arrays."""
         block, lane = divmod(row, BLOCK_ITEMS)
+        if self.scale is None:
+            return self.table[block, lane].astype(np.float32)  # type: ignore[no-any-return]
         vector: NDArray[np.float32] = np.multiply(self.table[block, :, lane], self.scale[block, lane], dtype=np.float32)
         return vector
 
     def item_vectors(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the item vectors of these rows, (R, d) float32."""
         blocks, lanes = np.divmod(rows, BLOCK_ITEMS)
-        vectors: NDArray[np.float32] = self.table[blocks, :, lanes] * self.scale[blocks, lanes, None]
+        vectors: NDArray[np.float32]
+        if self.scale is None:
+            vectors = self.table[blocks, lanes].astype(np.float32)
+        else:
+            vectors = self.table[blocks, :, lanes] * self.scale[blocks, lanes, None]
         return vectors
 
 
@@ -279,8 +286,10 @@ def _assemble(checked: Checked) -> Bundle:
         if count != manifest.item_count:
             raise BundleDamaged("bundle.count_mismatch", f"{name} holds {count} items, not {manifest.item_count}")
     blocks, items, sections = manifest.block_count, contents["items.bin"], manifest.items
-    table = np.frombuffer(items, np.int8, sections.table.bytes, sections.table.offset)
-    scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset)
+    table = np.frombuffer(
+        items, _DTYPES[manifest.table_format], blocks * BLOCK_ITEMS * manifest.width, sections.table.offset
+    )
+    scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset) if sections.scale else None
     bias = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.bias.offset)
     prior = (
         np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.prior.offset)
@@ -293,9 +302,12 @@ def _assemble(checked: Checked) -> Bundle:
         features = features.reshape(RANKER_FEATURES, -1)
         if not np.isfinite(features).all():
             raise BundleDamaged("bundle.items_malformed", "items.bin holds a feature that is not finite")
+    # Of floats a sum in float64 is finite where each is, and needs no array of their number.
+    if scale is None and not np.isfinite(table.sum(dtype=np.float64)):
+        raise BundleDamaged("bundle.items_malformed", "items.bin holds a number of the table that is not finite")
     if not np.isfinite(prior).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a prior that is not finite")
-    if not np.isfinite(scale).all():
+    if scale is not None and not np.isfinite(scale).all():
         raise BundleDamaged("bundle.items_malformed", "items.bin holds a scale that is not finite")
     # -inf too for an item that is known from histories and no longer offered.
     if not (bias[: manifest.item_count] < np.inf).all() or not np.isneginf(bias[manifest.item_count :]).all():
@@ -308,8 +320,8 @@ def _assemble(checked: Checked) -> Bundle:
         manifest=manifest,
         ids=ids,
         catalog=catalog,
-        table=table.reshape(blocks, manifest.width, BLOCK_ITEMS),
-        scale=scale.reshape(blocks, BLOCK_ITEMS),
+        table=table.reshape((blocks, BLOCK_ITEMS, -1) if scale is None else (blocks, -1, BLOCK_ITEMS)),
+        scale=None if scale is None else scale.reshape(blocks, BLOCK_ITEMS),
         bias=bias.reshape(blocks, BLOCK_ITEMS),
         prior=prior.reshape(blocks, BLOCK_ITEMS),
         encoder=encoder,

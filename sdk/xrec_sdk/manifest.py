@@ -30,6 +30,8 @@ MAX_HISTORY = 10_000
 MAX_NAMES = 256
 MAX_FILES = 64
 MAX_TIME_MS = 1 << 53
+NUMBER_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
+"""Bytes of a number of the item table in each format of it."""
 RANKER_FEATURES = 2
 """Numbers of each item that a ranker reads besides its row: log of its training events and log of its price."""
 
@@ -66,11 +68,14 @@ class Section:
 
 @dataclass(frozen=True)
 class ItemSections:
-    """The sections of items.bin; ``prior`` is None where no item has one, ``features`` without a ranker."""
+    """The sections of items.bin.
+
+    ``scale`` is None where the table holds floats, ``prior`` where no item has one, ``features`` without a ranker.
+    """
 
     table: Section
-    scale: Section
     bias: Section
+    scale: Section | None = None
     prior: Section | None = None
     features: Section | None = None
 
@@ -104,6 +109,7 @@ class Manifest:
     parity: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
     ranker: RankerRecord | None = None
+    table_format: str = "int8"
     minimum_sdk: str = "0.1.0"
     format_version: int = FORMAT_VERSION
 
@@ -118,10 +124,15 @@ class Manifest:
         return self.block_count * BLOCK_ITEMS
 
 
-def section_sizes(item_count: int, width: int, *, has_ranker: bool = False) -> dict[str, int]:
+def section_sizes(
+    item_count: int, width: int, *, has_ranker: bool = False, table_format: str = "int8"
+) -> dict[str, int]:
     """Return the exact size of each section of items.bin in bytes."""
     padded = -(-item_count // BLOCK_ITEMS) * BLOCK_ITEMS
-    sizes = {"table": padded * width, "scale": 4 * padded, "bias": 4 * padded, "prior": 4 * padded}
+    sizes = {"table": NUMBER_BYTES[table_format] * padded * width}
+    if table_format == "int8":
+        sizes["scale"] = 4 * padded
+    sizes |= {"bias": 4 * padded, "prior": 4 * padded}
     return {**sizes, "features": 4 * RANKER_FEATURES * padded} if has_ranker else sizes
 
 
@@ -147,12 +158,14 @@ def to_bytes(manifest: Manifest) -> bytes:
         "items": {
             name: part and vars(part)
             for name, part in vars(manifest.items).items()
-            if part is not None or name != "features"
+            if part is not None or name == "prior"
         },
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "parity": dict(manifest.parity),
         "model": dict(manifest.model),
     }
+    if manifest.table_format != "int8":
+        fields["table_format"] = manifest.table_format
     if manifest.ranker is not None:
         ranker = manifest.ranker
         fields["ranker"] = {"events": ranker.events, "horizon_ms": ranker.horizon_ms, "context": CONTEXT}
@@ -185,7 +198,8 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
     vocabulary = _vocabulary(top.child("vocabulary"))
     seen = top.child("seen")
     ranker = _ranker(top)
-    sizes = section_sizes(item_count, width, has_ranker=ranker is not None)
+    table_format = _table_format(top)
+    sizes = section_sizes(item_count, width, has_ranker=ranker is not None, table_format=table_format)
     return Manifest(
         name=top.text("name"),
         release=top.integer("release", 1, 1 << 53),
@@ -204,6 +218,7 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
         parity=top.child("parity").values,
         model=top.child("model").values,
         ranker=ranker,
+        table_format=table_format,
         minimum_sdk=minimum_sdk,
     )
 
@@ -332,6 +347,17 @@ def _repeat(top: _Fields) -> RepeatRule | None:
     if not math.isfinite(weight):
         _fail("repeat.weight must be finite")
     return RepeatRule(weight, fields.integer("half_life_ms", 1, MAX_TIME_MS), fields.names("events"))
+
+
+def _table_format(top: _Fields) -> str:
+    if "table_format" not in top.values:
+        return "int8"
+    found = top.text("table_format")
+    if found not in NUMBER_BYTES:
+        raise BundleUnsupported(
+            "bundle.table_format", f"the item table is in {found}; this SDK reads {', '.join(NUMBER_BYTES)}"
+        )
+    return found
 
 
 def _ranker(top: _Fields) -> RankerRecord | None:

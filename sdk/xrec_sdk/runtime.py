@@ -297,10 +297,10 @@ def _options(num_threads: int) -> Any:
 def _initializers(bundle: Bundle) -> dict[str, Any]:
     import onnxruntime
 
-    arrays: dict[str, NDArray[Any]] = {"item_table": bundle.table, "item_scale": bundle.scale}
-    if bundle.features is not None:
-        arrays["item_features"] = bundle.features
-    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+    arrays = {"item_table": bundle.table, "item_scale": bundle.scale, "item_features": bundle.features}
+    return {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items() if array is not None
+    }
 
 
 def _sessions(
@@ -334,8 +334,11 @@ def _session(graph: bytes, name: str, providers: list[str], options: Any, values
     # Prepacking the scorer's product would make a second copy of the table.
     options.add_session_config_entry("session.disable_prepacking", "1" if name == "scorer.onnx" else "0")
     options.add_session_config_entry(_FOLDER_KEY, folder)
-    for initializer, value in values.items():
-        options.add_initializer(initializer, value)
+    # A table of float16 is folded into float32 while the session is made, which reads the tensor itself: a copy.
+    halves = [initializer for initializer, value in values.items() if value.data_type() == "tensor(float16)"]
+    options.add_external_initializers(halves, [values[initializer] for initializer in halves])
+    for initializer in values.keys() - set(halves):
+        options.add_initializer(initializer, values[initializer])
     try:
         return onnxruntime.InferenceSession(graph, sess_options=options, providers=providers)
     except Exception as cause:  # onnxruntime's errors share no base besides Exception

@@ -71,7 +71,7 @@ def test_ids_and_entries_are_those_of_the_model(built: Path) -> None:
     bundle = open_bundle(built, trusted_keys=[PUBLIC])
     assert bundle.catalog.entry(7) == {"title": "Item 7", "price": 1.75}
     assert bundle.manifest.repeat == make_model().repeat
-    assert "## What quantization costs" in bundle.card
+    assert "## What the format costs" in bundle.card
 
 
 def test_a_bundle_that_loses_too_much_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_next_update_offers_it_again_and_says_so(updated: Path, trained: Pat
     offered = np.isfinite(bundle.bias.reshape(-1)[bundle.ids.rows(["sku-5", "sku-6"])])
     assert offered.tolist() == [True, False]
     assert bundle.card.count("## Items since") == 1 and "## Items since release 8" in bundle.card
-    assert bundle.card.startswith("# shop, release 20\n") and "## What quantization costs" in bundle.card
+    assert bundle.card.startswith("# shop, release 20\n") and "## What the format costs" in bundle.card
 
 
 def test_diff_says_that_the_model_is_the_same(base: Path, updated: Path) -> None:

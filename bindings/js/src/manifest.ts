@@ -39,6 +39,10 @@ export interface FileRecord {
   readonly bytes: number;
 }
 
+/** Bytes of a number of the item table in each format of it. */
+const NUMBER_BYTES = { int8: 1, fp16: 2, fp32: 4 } as const;
+export type TableFormat = keyof typeof NUMBER_BYTES;
+
 /** Where a section lies in items.bin. */
 export interface Section {
   readonly offset: number;
@@ -67,7 +71,8 @@ export interface Manifest {
   readonly filterSeen: boolean;
   readonly repeat: RepeatRule | null;
   readonly ranker: RankerRecord | null;
-  readonly items: { table: Section; scale: Section; bias: Section; prior: Section | null; features: Section | null };
+  readonly tableFormat: TableFormat;
+  readonly items: { table: Section; scale: Section | null; bias: Section; prior: Section | null; features: Section | null };
   readonly files: ReadonlyMap<string, FileRecord>;
   readonly parity: Readonly<Record<string, unknown>>;
   readonly model: Readonly<Record<string, unknown>>;
@@ -99,6 +104,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const files = readFiles(top.child("files"));
   const seen = top.child("seen");
   const ranker = readRanker(top);
+  const tableFormat = readTableFormat(top);
   return {
     name: top.text("name"),
     release: top.integer("release", 1, 2 ** 53),
@@ -114,7 +120,8 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     filterSeen: seen.boolean("filter"),
     repeat: readRepeat(top),
     ranker,
-    items: readItems(top.child("items"), { itemCount, width, hasRanker: ranker !== null }, files.get("items.bin")!.bytes),
+    tableFormat,
+    items: readItems(top.child("items"), { itemCount, width, tableFormat, hasRanker: ranker !== null }, files.get("items.bin")!.bytes),
     files,
     parity: top.child("parity").values,
     model: top.child("model").values,
@@ -276,9 +283,17 @@ function readFiles(fields: Fields): Map<string, FileRecord> {
   return records;
 }
 
+function readTableFormat(top: Fields): TableFormat {
+  if (!top.has("table_format")) return "int8";
+  const found = top.text("table_format");
+  if (Object.hasOwn(NUMBER_BYTES, found)) return found as TableFormat;
+  const message = `the item table is in ${found}; this SDK reads ${Object.keys(NUMBER_BYTES).join(", ")}`;
+  throw new BundleUnsupported("bundle.table_format", message);
+}
+
 function readItems(
   fields: Fields,
-  { itemCount, width, hasRanker }: { itemCount: number; width: number; hasRanker: boolean },
+  { itemCount, width, tableFormat, hasRanker }: { itemCount: number; width: number; tableFormat: TableFormat; hasRanker: boolean },
   fileBytes: number,
 ): Manifest["items"] {
   const padded = Math.ceil(itemCount / BLOCK_ITEMS) * BLOCK_ITEMS;
@@ -294,8 +309,8 @@ function readItems(
     return { offset, bytes };
   };
   return {
-    table: section("table", padded * width),
-    scale: section("scale", 4 * padded),
+    table: section("table", NUMBER_BYTES[tableFormat] * padded * width),
+    scale: tableFormat === "int8" ? section("scale", 4 * padded) : null,
     bias: section("bias", 4 * padded),
     prior: fields.has("prior") && fields.values.prior === null ? null : section("prior", 4 * padded),
     features: hasRanker ? section("features", 4 * RANKER_FEATURES * padded) : null,
