@@ -104,8 +104,10 @@ def history_of(taste: Taste, manifest: Manifest) -> History:
 
 def _with_queries(history: History, events: Sequence[Event]) -> History:
     """Return the history of these events, as many, with the queries of its searches."""
-    queries = tuple(event.item_id for event, row in zip(events, history.rows.tolist(), strict=True) if row < 0)
-    return replace(history, queries=queries) if queries else history
+    rows = history.rows.tolist()
+    if not rows or min(rows) >= 0:
+        return history
+    return replace(history, queries=tuple(event.item_id for event, row in zip(events, rows, strict=True) if row < 0))
 
 
 def histories_without_one(taste: Taste, manifest: Manifest, places: Sequence[int]) -> list[History]:
