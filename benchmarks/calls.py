@@ -106,7 +106,7 @@ def sdk_ways(shop: MadeShop, folder: Path, length: int, threads: int, *, explain
 def check_the_face(asked: Asked, runtime: Runtime) -> None:
     """Raise where recommend() gives another list than the graphs give to the profile's history."""
     listed = asked.recommend(None)  # type: ignore[arg-type]
-    known = asked.recommender._known()
+    known = asked.recommender._reader.read()
     user = runtime.encode(history_of(known.taste, asked.recommender.bundle.manifest))
     expected, _ = runtime.top(user, K, runtime.no_bias(), *known.taste.seen)
     if listed.tolist() != expected.tolist():

@@ -8,52 +8,30 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xrec_sdk import taste_kept
 from xrec_sdk.bundle import Bundle, open_bundle
+from xrec_sdk.choice import Choice, Question, choose
 from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
 from xrec_sdk.eventid import new_event_id
-from xrec_sdk.profile import MAX_EVENTS, Mark, Profile, now_ms
+from xrec_sdk.known import Known, Reader
+from xrec_sdk.profile import MAX_EVENTS, Profile, now_ms
 from xrec_sdk.query import item_or_query
 from xrec_sdk.reasons import find_reasons
 from xrec_sdk.results import Recommendation
-from xrec_sdk.rules import cap_categories, diversify
 from xrec_sdk.runtime import Runtime, Top
-from xrec_sdk.taste import NO_BIAS, Bias, Taste, add_events, again_bias, forbid, history_of
-from xrec_sdk.taste_kept import KEEP_EVERY, key_of
+from xrec_sdk.taste import NO_BIAS, Bias, again_bias, forbid
 
 if TYPE_CHECKING:
     from xrec_sdk.end_to_end import EndToEnd
     from xrec_sdk.sync_client import SyncClient, SyncStatus
 
 Where = Mapping[str, "str | Iterable[str]"] | Callable[[dict[str, object]], bool]
-LEAST_POOL = 64
-POOL_PER_ANSWER = 4
 UNKNOWN_DEVICE = "unknown"
-
-
-class _Known(NamedTuple):
-    """What was last read of the profile, and the user vector (D,) that follows from it."""
-
-    mark: Mark
-    taste: Taste
-    user: NDArray[np.float32]
-
-
-class _Choice(NamedTuple):
-    """The rules that act on the scored list."""
-
-    k: int
-    allows: Callable[[dict[str, object]], bool] | None
-    cap: int | None
-    diversity: float
-    with_prior: bool = True
-    context: NDArray[np.float32] | None = None
 
 
 class Recommender:
@@ -94,10 +72,7 @@ class Recommender:
         self.profile = profile if isinstance(profile, Profile) else Profile(profile, max_events)
         self._clock_ms = clock_ms
         self._sync: SyncClient | None = None
-        # Replaced whole by whichever thread read the profile last; each call asks the profile what came after its mark.
-        self._last: _Known | None = None
-        self._kept_mark = Mark(-1, 0)
-        self._bundle_key = key_of(self.bundle.manifest)
+        self._reader = Reader(self.profile, self.bundle, self.runtime)
         self._free = self.runtime.no_bias()
         self._nobody = np.zeros(self.bundle.manifest.width, dtype=np.float32)
 
@@ -129,7 +104,7 @@ class Recommender:
         """
         at_ms = self._clock_ms() if at_ms is None else at_ms
         id = self.profile.record(event, item_or_query(item_id, query), device, at_ms, value)
-        self._keep()
+        self._reader.keep()
         return id
 
     def feedback(
@@ -184,12 +159,13 @@ class Recommender:
         item_bias = self._item_bias(candidates, where)
         if k == 0 or item_bias is None:
             return []
-        known = self._known() if personalised else None
+        known = self._reader.read() if personalised else None
         bias = forbid(self._bias(known, filter_seen), excluded)
         user = known.user if known else self._nobody
         allows = where if callable(where) else None
-        choice = _Choice(k, allows, max_per_category, float(diversity), context=self._context(known, context))
-        top = self._choose(user, item_bias, bias, choice)
+        question = Question(user, item_bias, bias, self._context(known, context))
+        choice = Choice(k, allows, max_per_category, float(diversity))
+        top = choose(question, choice, self.bundle, self.runtime)
         return self._results(top, known if explain else None)
 
     def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
@@ -205,8 +181,8 @@ class Recommender:
             return []
         alone = np.asarray([row], dtype=np.int32)
         bias = forbid(NO_BIAS, alone)
-        choice = _Choice(k, None, None, 0.0, with_prior=False)
-        return self._results(self._choose(self.bundle.item_vector(row), self._free, bias, choice), None)
+        question = Question(self.bundle.item_vector(row), self._free, bias, with_prior=False)
+        return self._results(choose(question, Choice(k), self.bundle, self.runtime), None)
 
     def score(self, items: Iterable[str]) -> dict[str, float]:
         """Return the score of each item as :meth:`recommend` with the bundle's default would rank it.
@@ -218,7 +194,7 @@ class Recommender:
         found = self.bundle.ids.rows(ids)
         is_offered = (found >= 0) & np.isfinite(self.bundle.bias.flat[found])
         rows = found[is_offered]
-        known = self._known()
+        known = self._reader.read()
         scores = self.bundle.item_vectors(rows) @ known.user + self.bundle.prior.flat[rows]
         gain_rows, gains = self._bias(known, None)
         gain_of = {row: gain for row, gain in zip(gain_rows.tolist(), gains.tolist(), strict=True) if gain > -np.inf}
@@ -299,46 +275,10 @@ class Recommender:
     def close(self) -> None:
         """Stop the sync and close the profile; later calls that need it raise ProfileError ``profile.closed``."""
         self.stop_sync()
-        self._keep()
+        self._reader.keep()
         self.profile.close()
 
-    def _known(self) -> _Known:
-        last = self._last or self._kept()
-        mark, events = self.profile.read(last.mark if last else None)
-        if last and mark == last.mark:
-            self._last = last
-            return last
-        try:
-            taste = add_events(
-                last.taste if last and mark.erasures == last.mark.erasures else Taste(), events, self.bundle
-            )
-        except ValueError:  # an event with an older time than the last one
-            mark, events = self.profile.read()
-            taste = add_events(Taste(), events, self.bundle)
-        if last and taste.events == last.taste.events:
-            user = last.user
-        else:
-            user = self.runtime.encode(history_of(taste, self.bundle.manifest))
-        self._last = known = _Known(mark, taste, user)
-        return known
-
-    def _kept(self) -> _Known | None:
-        """Return what an earlier start kept of the profile."""
-        found = taste_kept.read(self.profile, self._bundle_key)
-        if found is None:
-            return None
-        mark, taste = found
-        self._kept_mark = mark
-        return _Known(mark, taste, self.runtime.encode(history_of(taste, self.bundle.manifest)))
-
-    def _keep(self) -> None:
-        """Keep what was read of the profile for the next start, where that would spare it enough."""
-        known, kept = self._last, self._kept_mark
-        if known and known.mark.place - (kept.place if known.mark.erasures == kept.erasures else 0) >= KEEP_EVERY:
-            self._kept_mark = known.mark
-            taste_kept.keep(self.profile, self._bundle_key, known.mark, known.taste)
-
-    def _bias(self, known: _Known | None, filter_seen: bool | None) -> Bias:
+    def _bias(self, known: Known | None, filter_seen: bool | None) -> Bias:
         if known is None:
             return NO_BIAS
         manifest = self.bundle.manifest
@@ -375,7 +315,7 @@ class Recommender:
         known: NDArray[np.int32] = rows[rows >= 0]
         return known
 
-    def _context(self, known: _Known | None, given: Context | None) -> NDArray[np.float32] | None:
+    def _context(self, known: Known | None, given: Context | None) -> NDArray[np.float32] | None:
         """Return the context of the call, (C,); None where there is no ranker, or no history for it to stand on."""
         vocabulary = self.bundle.manifest.vocabulary
         device, hour = (None, None) if given is None else check_context(given, vocabulary)
@@ -388,41 +328,7 @@ class Recommender:
             context[CONTEXT.index("hour")] = hour
         return context
 
-    def _choose(self, user: NDArray[np.float32], item_bias: NDArray[np.float32], bias: Bias, choice: _Choice) -> Top:
-        """Return the chosen rows, scores and probabilities; the pool grows until the rules are satisfied or it ends."""
-        count = self.bundle.manifest.item_count
-        wanted = min(choice.k, count)
-        is_plain = choice.allows is None and choice.cap is None and choice.diversity == 0
-        depth = wanted if is_plain else min(count, max(LEAST_POOL, POOL_PER_ANSWER * wanted))
-        while True:
-            top = self._top(user, depth, item_bias, bias, choice)
-            if is_plain:
-                return top
-            is_whole = len(top[0]) < depth or depth == count
-            if choice.allows is not None:
-                entries = (self.bundle.catalog.entry(row) for row in top[0].tolist())
-                top = _take(top, [place for place, entry in enumerate(entries) if choice.allows(entry)])
-            places = self._places(top[0], top[1], wanted, choice)
-            if is_whole or len(places) == wanted:
-                return _take(top, places)
-            depth = min(count, POOL_PER_ANSWER * depth)
-
-    def _top(
-        self, user: NDArray[np.float32], depth: int, item_bias: NDArray[np.float32], bias: Bias, choice: _Choice
-    ) -> Top:
-        if choice.context is not None:
-            return self.runtime.top_probable(user, depth, item_bias, bias, choice.context)
-        return *self.runtime.top(user, depth, item_bias, *bias, with_prior=choice.with_prior), None
-
-    def _places(self, rows: NDArray[np.int32], scores: NDArray[np.float32], wanted: int, choice: _Choice) -> list[int]:
-        if choice.cap is None and choice.diversity == 0:
-            return list(range(min(wanted, len(rows))))
-        if choice.diversity == 0 and choice.cap is not None:
-            return cap_categories(self.bundle.catalog.category[rows], wanted, choice.cap)
-        categories, vectors = self.bundle.catalog.category[rows], self.bundle.item_vectors(rows)
-        return diversify(scores, vectors, categories, wanted, choice.cap, choice.diversity)
-
-    def _results(self, top: Top, explained: _Known | None) -> list[Recommendation]:
+    def _results(self, top: Top, explained: Known | None) -> list[Recommendation]:
         rows, scores, found = top
         recommendation_id = new_event_id()
         reasons = (
@@ -437,11 +343,6 @@ class Recommender:
             Recommendation(item_id(row), score, rank, recommendation_id, probability, why, partial(entry, row))
             for rank, (row, score, probability, why) in enumerate(listed, start=1)
         ]
-
-
-def _take(top: Top, places: list[int]) -> Top:
-    rows, scores, found = top
-    return rows[places], scores[places], found if found is None else found[places]
 
 
 def _check_count(name: str, count: int, least: int) -> None:

@@ -67,7 +67,7 @@ def test_each_probability_is_what_torch_says_of_the_same_moment(
     assert model.ranker is not None and model.prior is not None and model.repeat is not None
     with opened(folder) as recommender:
         listed = recommender.recommend(k=20, filter_seen=filter_seen)
-        user = recommender._known().user
+        user = recommender._reader.read().user
         rows = np.array([int(item.item_id.removeprefix("sku-")) for item in listed], dtype=np.int32)
         vectors = recommender.bundle.item_vectors(rows)
     hour = NOW_MS % DAY_MS / HOUR_MS

@@ -16,7 +16,7 @@ KEY = bytes(range(32))
 @pytest.fixture
 def start(shared_bundle, tmp_path, monkeypatch):
     """Return a function that opens a recommender on one profile, which keeps its taste after every ten places."""
-    monkeypatch.setattr("xrec_sdk.recommender.KEEP_EVERY", 10)
+    monkeypatch.setattr("xrec_sdk.taste_kept.KEEP_EVERY", 10)
 
     def opened(path=tmp_path / "p.db", folder=shared_bundle.folder, **options):
         profile = Profile(path, **options)
@@ -39,7 +39,7 @@ def listed(made):
 
 
 def kept(made):
-    return taste_kept.read(made.profile, made._bundle_key)
+    return taste_kept.read(made.profile, made._reader.bundle_key)
 
 
 @pytest.mark.parametrize("options", [{}, {"key_provider": lambda: KEY}], ids=["plain", "encrypted"])
