@@ -111,7 +111,10 @@ def plot(tables: dict[str, Sequence[Row]], path: Path) -> None:
     except ImportError:
         print("matplotlib is not here: no plot")
         return
-    rcParams["svg.hashsalt"] = "xrec"  # the same names inside the file each time
+    rcParams |= {
+        "svg.hashsalt": "xrec",
+        "svg.fonttype": "none",
+    }  # the same names inside the file each time; text as text
     figure = Figure(figsize=(11, 8), layout="constrained")
     heights = [len(rows) for rows in tables.values()]
     for axes, (title, rows) in zip(figure.subplots(len(tables), height_ratios=heights), tables.items(), strict=True):
