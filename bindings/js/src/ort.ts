@@ -13,13 +13,17 @@ export interface Ort {
 }
 
 /** Return the maker of sessions of an onnxruntime; `setThreads` is told before a session is made. */
-export function ortSessions(load: () => Promise<Ort>, setThreads: (ort: Ort, threads: number) => void): CreateSession {
+export function ortSessions(
+  load: () => Promise<Ort>,
+  setThreads: (ort: Ort, threads: number) => void,
+  providers: readonly string[] = ["cpu"],
+): CreateSession {
   return async (graph, name, bundle, threads) => {
     checkGraph(graph, bundle.manifest.operators);
     const ort = await load();
     setThreads(ort, threads);
     try {
-      return wrap(ort, await ort.InferenceSession.create(graph, optionsFor(name, bundle.items, threads)));
+      return wrap(ort, await ort.InferenceSession.create(graph, optionsFor(name, bundle.items, threads, providers)));
     } catch (cause) {
       if (!/opset[^]*support|support[^]*opset/.test(String(cause))) throw cause;
       const message = `this onnxruntime is too old for ${name}: ${String(cause)}`;
@@ -28,9 +32,14 @@ export function ortSessions(load: () => Promise<Ort>, setThreads: (ort: Ort, thr
   };
 }
 
-function optionsFor(name: string, items: Uint8Array, threads: number): InferenceSession.SessionOptions {
+function optionsFor(
+  name: string,
+  items: Uint8Array,
+  threads: number,
+  executionProviders: readonly string[],
+): InferenceSession.SessionOptions {
   return {
-    executionProviders: ["cpu"],
+    executionProviders,
     externalData: name === "scorer.onnx" ? [{ path: "items.bin", data: items }] : [],
     // basic folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
     graphOptimizationLevel: "basic",

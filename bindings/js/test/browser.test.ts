@@ -2,15 +2,15 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { hasChromium, Site, STRICT, WITH_WASM } from "./chromium";
+import { hasChromium, Site, SOFTWARE_GPU, STRICT, WITH_WASM } from "./chromium";
 import { BAD, damagedZip, INDEX, readBundle, readCase, zipOf } from "./vectors";
 
 describe.skipIf(!hasChromium())("in Chromium", () => {
   let site: Site;
+  const files = new Map<string, Uint8Array | string>();
 
   beforeAll(async () => {
     const cases = INDEX.cases.map(readCase);
-    const files = new Map<string, Uint8Array | string>();
     files.set("/asked.json", JSON.stringify({ key: INDEX.key, cases, recipes: BAD.recipes }));
     for (const bundle of INDEX.bundles) {
       files.set(`/${bundle}.zip`, zipOf(bundle));
@@ -29,6 +29,17 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
   ])("%s answers every case and refuses every damaged bundle", async (entry, policy) => {
     const done = `${INDEX.cases.length} cases, ${BAD.recipes.length} recipes`;
     expect(await site.ask(policy, { task: "walk", entry })).toEqual([done]);
+  }, 300_000);
+
+  test("WebGPU, by an adapter in software, answers the first cases", async () => {
+    const own = await Site.open("/test/page.mjs", files, SOFTWARE_GPU);
+    const asked = { task: "walk", entry: "browser", providers: "webgpu", most: "2" };
+    expect(await own.ask(WITH_WASM, asked)).toEqual(["2 cases, 2 recipes"]);
+    await own.close();
+  }, 300_000);
+
+  test("without an adapter WebGPU is refused by its code, or falls back where the app says so", async () => {
+    expect(await site.ask(WITH_WASM, { task: "adapter" })).toEqual(["usage.providers", "usage.providers", "usage.providers", true]);
   }, 300_000);
 
   test("WebAssembly answers several calls at once", async () => {

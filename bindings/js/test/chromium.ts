@@ -11,7 +11,13 @@ import { chromium, type BrowserContext, type Page } from "playwright-core";
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 const KINDS: Readonly<Record<string, string>> = { js: "text/javascript", mjs: "text/javascript", wasm: "application/wasm" };
-const IMPORTS = { "onnxruntime-web/wasm": "/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs" };
+const ORT = "/node_modules/onnxruntime-web/dist";
+const IMPORTS = {
+  "onnxruntime-web/wasm": `${ORT}/ort.wasm.bundle.min.mjs`,
+  "onnxruntime-web/webgpu": `${ORT}/ort.webgpu.bundle.min.mjs`,
+};
+/** What gives Chromium a WebGPU adapter where there is no GPU. */
+export const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** The policy of a page that may run scripts of its own, and nothing that is made at run time. */
 export const STRICT = "default-src 'self'; script-src 'self' 'nonce-map'";
@@ -33,7 +39,7 @@ export class Site {
   ) {}
 
   /** Serve, and start the browser. */
-  static async open(script: string, files: ReadonlyMap<string, Uint8Array | string>): Promise<Site> {
+  static async open(script: string, files: ReadonlyMap<string, Uint8Array | string>, args: readonly string[] = []): Promise<Site> {
     const server = createServer((request, response) => {
       const { pathname, searchParams } = new URL(request.url!, "http://localhost");
       const content = pathname === "/" ? page(script) : (files.get(pathname) ?? packageFile(pathname));
@@ -44,7 +50,7 @@ export class Site {
       response.end(content);
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+    const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...args] });
     return new Site(server, await browser.newContext());
   }
 

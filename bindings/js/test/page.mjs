@@ -8,16 +8,18 @@ const asked = async () => (await fetch("/asked.json")).json();
 const codeOf = (loading) => loading.then(() => null, (error) => error.code);
 
 const TASKS = {
-  /** Walk every case and every damaged bundle; give what is wrong. */
+  /** Walk every case and every damaged bundle, or the first `most` of each; give what is wrong. */
   async walk() {
     const [{ Recommender }, walker] = [await import(`/dist/${entry}.js`), await import("/build/walk.js")];
-    const { key, cases, recipes } = await asked();
-    const failures = [];
+    const { key, ...all } = await asked();
+    const [cases, recipes] = [all.cases, all.recipes].map((list) => list.slice(0, searchParams.get("most") ?? undefined));
+    const [failures, providers] = [[], searchParams.get("providers")?.split(",")];
+    const load = (bundle, options) => Recommender.load(bundle, { ...options, providers });
     for (const one of cases) {
-      failures.push(...(await walker.walkCase(Recommender.load, await bytes(`/${one.bundle}.zip`), key, one)));
+      failures.push(...(await walker.walkCase(load, await bytes(`/${one.bundle}.zip`), key, one)));
     }
     for (const [place, recipe] of recipes.entries()) {
-      const code = await walker.codeOf(Recommender.load, await bytes(`/bad/${place}.zip`), key, recipe);
+      const code = await walker.codeOf(load, await bytes(`/bad/${place}.zip`), key, recipe);
       if (code !== recipe.code) failures.push(`${recipe.name}: ${code} instead of ${recipe.code}`);
     }
     return [`${cases.length} cases, ${recipes.length} recipes`, ...failures];
@@ -33,6 +35,16 @@ const TASKS = {
     } catch (error) {
       return [code, error.name];
     }
+  },
+
+  /** Ask for WebGPU where there is no adapter: alone, then with WebAssembly to fall back to; and for what is no provider. */
+  async adapter() {
+    const { Recommender } = await import("/dist/browser.js");
+    const { key } = await asked();
+    const load = (providers) => Recommender.load("/pool.xrec.zip", { trustedKeys: [key], providers });
+    const list = async (recommender) => (await recommender.recommend({ k: 5 })).map(({ itemId }) => itemId).join();
+    const same = (await list(await load(["webgpu", "wasm"]))) === (await list(await load(undefined)));
+    return [await codeOf(load(["webgpu"])), await codeOf(load(["cuda"])), await codeOf(load([])), same];
   },
 
   /** Load by the address of a zip, of a folder, and of nothing. */
