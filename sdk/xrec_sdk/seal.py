@@ -72,7 +72,7 @@ def lock(secret: bytes, label: str, bound: bytes, plain: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
     padded = plain.ljust(-(-max(len(plain), 1) // PAD_BYTES) * PAD_BYTES)
-    mac = hmac.digest(subkey(secret, f"{label} nonce"), b"%d:%s" % (len(bound), bound) + padded, "sha256")
+    mac = hmac.digest(subkey(secret, f"{label} nonce"), b"%d:%s," % (len(bound), bound) + padded, "sha256")
     nonce = mac[:NONCE_BYTES]
     return nonce + ChaCha20Poly1305(subkey(secret, label)).encrypt(nonce, padded, bound)
 
