@@ -16,11 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from xrec_sdk import Recommender, taste_kept
+from xrec_sdk import Recommender, taste_kept, vault
 from xrec_sdk.bundle import open_bundle
+from xrec_sdk.end_to_end import seal_profile
+from xrec_sdk.keyring import renew
 from xrec_sdk.profile import Profile
+from xrec_sdk.store import Connection
 from xrec_sdk.store_encrypted import EncryptedEngine
 from xrec_sdk.sync import LIMITS
+from xrec_sdk.sync_view import say_key
 from xrec_sdk.taste import Taste, add_events
 
 WARM_UP, TURNS, EVENTS = 300, 2_000, 10_000
@@ -74,6 +78,32 @@ def measure(folder: Path, name: str, **options: object) -> None:
             again.close()
 
         say(name, f"open, read all of {EVENTS:,}, close", *cpu_us(open_and_read, 10))
+    profile.close()
+
+
+def sealed(folder: Path) -> None:
+    """Print what a profile that is sealed end to end pays: at record nothing, before a push for each queued event."""
+    profile = Profile(folder / "sealed.db", 2 * EVENTS)
+    for purpose in ("personalise", "sync"):
+        profile.set_consent(purpose, True)
+    seal_profile(profile)
+
+    def make_key(connection: Connection) -> None:
+        known = vault.load(connection)
+        assert known is not None
+        say_key(connection, renew(known, add=[known.own.member()]), NOW_MS)
+
+    profile.store.write(make_key)
+    number = iter(range(EVENTS))
+    cpu_us(lambda: profile.record("view", f"sku-{next(number) % 3_000}", "phone", NOW_MS), WARM_UP)
+    record = cpu_us(lambda: profile.record("view", f"sku-{next(number) % 3_000}", "phone", NOW_MS), TURNS)
+    say("plain, sealed", "record", *record)
+    begun = time.process_time_ns()
+    profile.store.write(vault.seal_queue)
+    taken_us = (time.process_time_ns() - begun) / 1000 / (WARM_UP + TURNS)
+    unsealed = "SELECT count(*) FROM queue WHERE kind = 'event' AND instr(body, '\"sealed\"') = 0"
+    assert profile.store.read(lambda connection: connection.execute(unsealed).fetchone()[0]) == 0
+    say("plain, sealed", "seal, for each queued event", taken_us, taken_us)
     profile.close()
 
 
@@ -151,6 +181,7 @@ def main() -> None:
         measure(folder, "encrypted", key_provider=lambda: KEY)
         measure(folder, "encrypted, sync", key_provider=lambda: KEY, sync=True)
         measure(folder, "encrypted, power", key_provider=lambda: KEY, durability="power")
+        sealed(folder)
         history(folder, "plain")
         history(folder, "encrypted", key_provider=lambda: KEY)
 
