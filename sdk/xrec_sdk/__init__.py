@@ -30,6 +30,7 @@ from xrec_sdk.errors import (
     UsageError,
     XrecError,
 )
+from xrec_sdk.experiment import Arm, assign
 from xrec_sdk.history import History, RepeatRule, Vocabulary
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event, Profile
@@ -39,6 +40,7 @@ from xrec_sdk.runtime import Runtime
 from xrec_sdk.version import __version__
 
 __all__ = [
+    "Arm",
     "Bundle",
     "BundleDamaged",
     "BundleError",
@@ -60,6 +62,7 @@ __all__ = [
     "Vocabulary",
     "XrecError",
     "__version__",
+    "assign",
     "check_conformance",
     "close",
     "consent",

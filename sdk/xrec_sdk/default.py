@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import Context
 from xrec_sdk.errors import UsageError
+from xrec_sdk.experiment import Arm
 from xrec_sdk.profile import MAX_EVENTS, Profile
 from xrec_sdk.recommender import UNKNOWN_DEVICE, Recommender, Where
 from xrec_sdk.results import Recommendation
@@ -89,6 +90,7 @@ def recommend(
     personalised: bool = True,
     context: Context | None = None,
     explain: bool = False,
+    arm: Arm | None = None,
 ) -> list[Recommendation]:
     """Return the best ``k`` items; see :meth:`Recommender.recommend`."""
     return current().recommend(
@@ -102,6 +104,7 @@ def recommend(
         personalised=personalised,
         context=context,
         explain=explain,
+        arm=arm,
     )
 
 

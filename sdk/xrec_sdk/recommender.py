@@ -17,7 +17,7 @@ from xrec_sdk.bundle import Bundle, open_bundle
 from xrec_sdk.choice import Choice, Question, choose
 from xrec_sdk.context import CONTEXT, Context, check_context, context_vector
 from xrec_sdk.errors import UsageError
-from xrec_sdk.eventid import new_event_id
+from xrec_sdk.experiment import Arm, list_id
 from xrec_sdk.known import Known, Reader
 from xrec_sdk.profile import MAX_EVENTS, Profile, now_ms
 from xrec_sdk.query import item_or_query
@@ -136,6 +136,7 @@ class Recommender:
         personalised: bool = True,
         context: Context | None = None,
         explain: bool = False,
+        arm: Arm | None = None,
     ) -> list[Recommendation]:
         """Return the best ``k`` items, best first, fewer where the rules allow fewer; ties go to the more popular.
 
@@ -146,7 +147,8 @@ class Recommender:
         1 trades score for unlikeness. ``personalised=False`` does not read the profile: the popular items, the rules of
         the call applied; so it is without consent to ``personalise``. ``context`` is what the ranker reads of the
         moment where the app knows better: ``{"device": name}``, else the last event's, and ``{"hour": 0 to 24}`` in
-        UTC, else the clock's. ``explain`` adds reasons.
+        UTC, else the clock's. ``explain`` adds reasons. ``arm`` is what :func:`assign` gave: the list's id says it,
+        beside the bundle's release, so that feedback can be told apart.
         """
         _check_count("k", k, 0)
         if max_per_category is not None:
@@ -166,7 +168,7 @@ class Recommender:
         question = Question(user, item_bias, bias, self._context(known, context))
         choice = Choice(k, allows, max_per_category, float(diversity))
         top = choose(question, choice, self.bundle, self.runtime)
-        return self._results(top, known if explain else None)
+        return self._results(top, known if explain else None, arm)
 
     def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
         """Return the ``k`` items that score best for someone whose taste is this item, itself left out.
@@ -328,9 +330,9 @@ class Recommender:
             context[CONTEXT.index("hour")] = hour
         return context
 
-    def _results(self, top: Top, explained: Known | None) -> list[Recommendation]:
+    def _results(self, top: Top, explained: Known | None, arm: Arm | None = None) -> list[Recommendation]:
         rows, scores, found = top
-        recommendation_id = new_event_id()
+        recommendation_id = list_id(self.bundle.manifest.release, arm)
         reasons = (
             find_reasons(rows, explained.user, explained.taste, self.bundle, self.runtime)
             if explained

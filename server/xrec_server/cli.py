@@ -1,4 +1,4 @@
-"""The command line of the server: serve, doctor, restored, training-events, keygen-dev."""
+"""The command line of the server: serve, doctor, restored, training-events, feedback-metrics, keygen-dev."""
 
 from __future__ import annotations
 
@@ -153,6 +153,31 @@ def training_events(database: str, secret: Path, out: Path, as_json: bool) -> No
     done = asyncio.run(export_training(database, load_secret(secret), out))
     text = f"wrote {out}: {done.events} events of {done.users} users; {done.left_out} users did not agree to training"
     click.echo(json.dumps(asdict(done)) if as_json else text)
+
+
+@main.command("feedback-metrics")
+@click.option("--database", required=True, help="SQLite file, or PostgreSQL URL; a server may be at work on it.")
+@click.option("--click", "clicks", multiple=True, help="Event that counts as a click (repeatable).")
+@click.option("--conversion", "conversions", multiple=True, help="Event that counts as a conversion (repeatable).")
+@click.option("--min-users", default=20, show_default=True, help="Say nothing of groups of fewer users.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@reports_errors
+def feedback_metrics(
+    database: str, clicks: tuple[str, ...], conversions: tuple[str, ...], min_users: int, as_json: bool
+) -> None:
+    """Say what users who agreed to analytics did with their lists: click-through and conversion by release and arm.
+
+    Without options a click is a view, cart or favorite, a conversion a purchase.
+
+    Example: xrec-server feedback-metrics --database profiles.db
+    """
+    import asyncio
+
+    from xrec_server.feedback import CLICKS, CONVERSIONS, as_text, report_feedback
+
+    given = {"clicks": clicks or CLICKS, "conversions": conversions or CONVERSIONS}
+    report = asyncio.run(report_feedback(database, min_users=min_users, **given))
+    click.echo(json.dumps(asdict(report)) if as_json else as_text(report))
 
 
 @main.command("keygen-dev")

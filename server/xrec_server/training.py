@@ -1,7 +1,5 @@
 """Export events for training, as `xrec-train prepare` reads them: of users whose consent to `train` stands, no others.
 
-What is sealed end to end can't be read here and is left out.
-
 Users stand under pseudonyms, HMAC-SHA256 under the tenant's secret: still personal data, which an erasure must reach.
 So an export is for one training and is deleted after it; the next one no longer has who has erased or withdrawn.
 Everything is read from one state of the database, beside a server that is at work.
@@ -14,24 +12,15 @@ import hashlib
 import hmac
 import json
 import os
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from xrec_sdk.sync import Row
-from xrec_sdk.sync_body import is_sealed
-from xrec_sdk.sync_merge import consent_of_row, netstrings
-from xrec_sdk.sync_tables import ROW, row_of
+from xrec_sdk.sync_merge import netstrings
 
-from xrec_server.errors import ServerError
-from xrec_server.stores import is_url
+from xrec_server.consented import consented
 
 EVENTS, SOURCES = "events.jsonl.gz", "sources.toml"
-_QUERY = f"""SELECT profiles.id, {", ".join("r." + name for name in ROW.split(", "))}
-    FROM rows r JOIN profiles ON profiles.number = r.profile
-    WHERE r.kind = 'event' OR (r.kind = 'consent' AND r.id = 'train') ORDER BY r.profile, r.order_ms, r.seq"""
 _SOURCES = f"""\
 # Events of users who agreed to training, under pseudonyms; delete this folder once the model is trained.
 [[source]]
@@ -71,13 +60,12 @@ async def export_training(database: str, secret: bytes, out: Path) -> Exported:
     try:
         with part.open("wb") as raw:
             with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
-                async for profile, rows in _profiles(_postgres(database) if is_url(database) else _sqlite(database)):
-                    consents = [row for row in rows if row.kind == "consent"]
-                    if not consents or not consent_of_row(consents[0]).is_granted:
+                async for profile, rows in consented(database, "train"):
+                    if rows is None:
                         left_out += 1
                         continue
                     user = _pseudonym(secret, profile)
-                    lines = [_line(user, row) for row in rows if row.kind == "event" and not is_sealed(row.body)]
+                    lines = [_line(user, row) for row in rows]
                     packed.write("".join(lines).encode())
                     users, events = users + bool(lines), events + len(lines)
             raw.flush()
@@ -89,19 +77,6 @@ async def export_training(database: str, secret: bytes, out: Path) -> Exported:
     return Exported(users, events, left_out)
 
 
-async def _profiles(found: AsyncIterator[tuple[str, Row]]) -> AsyncIterator[tuple[str, list[Row]]]:
-    """Gather the rows of each profile, which follow one another."""
-    last, rows = "", list[Row]()
-    async for profile, row in found:
-        if profile != last and rows:
-            yield last, rows
-            rows = []
-        last = profile
-        rows.append(row)
-    if rows:
-        yield last, rows
-
-
 def _line(user: str, row: Row) -> str:
     """Return the line of an event; its time is the one that ranking uses, the claimed one within what is possible."""
     body = json.loads(row.body)
@@ -111,29 +86,3 @@ def _line(user: str, row: Row) -> str:
 
 def _pseudonym(secret: bytes, profile: str) -> str:
     return hmac.new(secret, netstrings(("train", profile)), hashlib.sha256).hexdigest()[:32]
-
-
-async def _sqlite(path: str) -> AsyncIterator[tuple[str, Row]]:
-    try:
-        with closing(
-            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        ) as opened:
-            for profile, *columns in opened.execute(_QUERY):
-                yield profile, row_of(columns)
-    except sqlite3.Error as error:
-        raise ServerError("server.database", f"can't read {path}: {error}") from error
-
-
-async def _postgres(url: str) -> AsyncIterator[tuple[str, Row]]:
-    import asyncpg
-
-    try:
-        connection = await asyncpg.connect(url)
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                async for profile, *columns in connection.cursor(_QUERY, prefetch=1_000):
-                    yield profile, row_of(columns)
-        finally:
-            await connection.close()
-    except (asyncpg.PostgresError, OSError) as error:
-        raise ServerError("server.database", f"can't read the database: {error}") from error
