@@ -24,8 +24,9 @@ from xrec_sdk.sync_client import PROFILE_PATH, SyncClient
 from xrec_sdk.sync_http import UNREACHABLE
 from xrec_sdk.sync_http import Connection as Network
 from xrec_sdk.sync_json import read_letter, read_page, write, write_query
+from xrec_sdk.sync_show import show_again
 from xrec_sdk.sync_store import SyncStore
-from xrec_sdk.sync_view import say_key, show_again
+from xrec_sdk.sync_view import say_key
 
 T = TypeVar("T")
 LOOK_EVERY_S = 0.5

@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ NO_KEY = "e2e.no_key"
 MAX_MEMBERS = 24
 MAX_LABEL = 64
 TOLD_REMOVALS = 32
+FORGOTTEN_KEYS = 512
 PENDING = 1 << 62
 """From here on are the places of keys whose rows have not come back: after all that have."""
 
@@ -72,7 +73,11 @@ class Secret:
 
 @dataclass(frozen=True)
 class Vault:
-    """All that a device keeps of the keys; ``missed`` is the seq of the last row that was given to others only."""
+    """All that a device keeps of the keys.
+
+    ``missed`` is the seq of the last row that was given to others only; ``forgotten`` are keys of what was erased: they
+    are not taken again.
+    """
 
     own: Identity
     members: tuple[Member, ...] = ()
@@ -80,6 +85,7 @@ class Vault:
     recovery: Recovery | None = None
     secrets: tuple[Secret, ...] = ()
     missed: int = 0
+    forgotten: tuple[str, ...] = ()
 
     @property
     def ring(self) -> dict[str, bytes]:
@@ -127,6 +133,7 @@ def read_vault(text: str) -> Vault:
         Recovery(**recovery) if recovery else None,
         tuple(Secret(**{**one, "to": tuple(one["to"])}) for one in given["secrets"]),
         given["missed"],
+        tuple(given["forgotten"]),
     )
 
 
@@ -168,13 +175,22 @@ def renew(
     text = compact_json(body)
     if len(text.encode()) > LIMITS.body_bytes:
         raise UsageError("e2e.too_many_devices", f"a key for {len(wanted)} devices is too long to send: remove one")
-    kept = () if is_fresh else tuple(replace(one, is_passed_on=True) for one in vault.secrets)
+    if is_fresh:
+        vault = forget(vault, ())
+    kept = tuple(replace(one, is_passed_on=True) for one in vault.secrets)
     place = max((PENDING, *(one.seq + 1 for one in vault.secrets)))
     fresh = Secret(id, spell(secret), tuple(wanted), place, is_opened=True)
     made = replace(
         vault, members=tuple(members.values()), removed=removed, recovery=recovery, secrets=(*kept, fresh), missed=0
     )
     return made, id, text
+
+
+def forget(vault: Vault, kept: Container[str]) -> Vault:
+    """Return the vault without all keys but those that are kept: what was sealed with the others is erased."""
+    gone = tuple(one.id for one in vault.secrets if one.id not in kept)
+    secrets = tuple(one for one in vault.secrets if one.id in kept)
+    return replace(vault, secrets=secrets, forgotten=(*vault.forgotten, *gone)[-FORGOTTEN_KEYS:])
 
 
 def take(vault: Vault, row: Row) -> Vault:
@@ -184,6 +200,8 @@ def take(vault: Vault, row: Row) -> Vault:
     """
     body = _read(row)
     own, id = vault.own.member().id, row.id
+    if id in vault.forgotten:
+        raise _bad("a key row of what was erased came again")
     held = next((one for one in vault.secrets if one.id == id), None)
     if held and held.is_opened:
         return _put(vault, replace(held, seq=row.seq)) if held.seq >= PENDING else vault
@@ -204,6 +222,8 @@ def take(vault: Vault, row: Row) -> Vault:
     if not is_past:
         vault = _join(vault, inside)
     for other, raw in inside["past"]:
+        if other in vault.forgotten:
+            continue
         known = next((one for one in vault.secrets if one.id == other), Secret(other, raw))
         vault = _put(vault, replace(known, is_passed_on=True))
     return vault

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
-from xrec_sdk.keyring import KIND, Vault, new_vault, read_vault, take_all, write_vault
+from xrec_sdk.keyring import KIND, Vault, forget, new_vault, read_vault, take_all, write_vault
 from xrec_sdk.seal import TAMPERED, seal, unseal
 from xrec_sdk.store import Connection
 from xrec_sdk.sync import BAD_BODY, LIMITS, Dead, Op, Queued, Replica, Row, SyncError
@@ -119,7 +119,7 @@ def hear(connection: Connection, put_rows: Sequence[Row], is_new_epoch: bool) ->
     if is_new_epoch:
         kept = {id for (id,) in connection.execute("SELECT id FROM rows WHERE kind = ?", (KIND,)).fetchall()}
         kept |= {id for (id,) in connection.execute("SELECT id FROM queue WHERE kind = ?", (KIND,)).fetchall()}
-        vault = replace(vault, secrets=tuple(one for one in vault.secrets if one.id in kept), missed=0)
+        vault = replace(forget(vault, kept), missed=0)
     came = {row.id for row in put_rows if row.kind == KIND}
     if came:
         vault, wrong = take_all(vault, key_rows(connection))

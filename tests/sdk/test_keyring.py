@@ -127,6 +127,10 @@ def test_after_everything_was_erased_the_new_key_tells_of_no_older_one():
     (phone, pc), rows = family("phone", "pc")
     made = renew(phone, is_fresh=True)
     assert list(made[0].ring) == [made[1]]
+    for old in rows:  # the server says them again
+        with pytest.raises(SyncError) as refusal:
+            take(made[0], old)
+        assert refusal.value.code == "e2e.bad_key"
     newcomer = take_all(adopt(new_vault("new"), made[0].current.raw), [*rows, row(made)])[0]
     assert list(newcomer.ring) == [made[1]]
     assert take_all(pc, [row(made)])[0].current.id == made[1]
