@@ -20,7 +20,7 @@ from xrec_server.bell import Bell
 from xrec_server.errors import Refused
 from xrec_server.postgres_group import Group, is_plain
 from xrec_server.postgres_ledger import PostgresLedger
-from xrec_server.postgres_pool import open_pool
+from xrec_server.postgres_pool import ACQUIRE_S, open_pool
 from xrec_server.postgres_rows import FAILURES, columns, put_rows, write_rest
 from xrec_server.rows import (
     DEVICE,
@@ -34,7 +34,6 @@ from xrec_server.store import Decided, Loaded, Need, erasures_asked, ledger_line
 
 T = TypeVar("T")
 CHANNEL = "xrec_changes"
-ACQUIRE_S = 15
 TELL_EVERY_S = 0.005
 
 _FIND = f"SELECT number, {PROFILE} FROM profiles WHERE id = $1 FOR UPDATE"

@@ -17,12 +17,15 @@ from xrec_sdk.sync import Row
 from xrec_sdk.sync_server import Device, Profile
 from xrec_sdk.sync_tables import ROW, row_of, row_values
 
+from xrec_server.errors import Refused
 from xrec_server.postgres_ledger import PostgresLedger
+from xrec_server.postgres_pool import ACQUIRE_S
 from xrec_server.postgres_rows import FAILURES, write_rest
 from xrec_server.rows import DEVICE, PROFILE, device_of, device_values, profile_of, profile_values
 from xrec_server.store import Decided, Loaded, Need, erasures_asked, ledger_lines
 
 MAX_GROUP = 32
+MAX_WAITING = 4_096
 GROUPS = 2
 
 _FIND = f"SELECT id, number, {PROFILE} FROM profiles WHERE id = ANY($1) ORDER BY id FOR UPDATE"
@@ -89,6 +92,8 @@ class Group:
 
     async def transact(self, profile: str, need: Need, decide: Callable[[Loaded], Decided[Any]]) -> Done | None:
         """Return what was decided, once it is committed; None where the request must be done alone."""
+        if len(self._jobs) >= MAX_WAITING:
+            raise Refused(503, "server.busy", f"{MAX_WAITING} requests wait for the database", retry_after_s=5)
         job = _Job(profile, need, decide, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if len(self._tasks) < GROUPS:
@@ -116,7 +121,7 @@ class Group:
     async def _run(self, group: dict[str, _Job]) -> None:
         outcomes: dict[str, Done | Exception] = {}
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 outcomes = await self._transact(connection, group)
         except FAILURES:
             outcomes = {}

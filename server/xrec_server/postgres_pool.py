@@ -13,6 +13,7 @@ _SETTINGS = {"application_name": "xrec-server", "jit": "off"}
 _SETTINGS |= {f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")}
 MAX_CONNECTIONS = 12
 COMMAND_S = 30
+ACQUIRE_S = 15
 _LOCK = 0x78726563
 """The advisory lock that migrations are made under: "xrec"."""
 

@@ -161,6 +161,19 @@ def test_a_request_that_the_database_cant_write_takes_no_other_with_it(tmp_path:
     told(PostgresPlace(tmp_path), story)
 
 
+def test_a_push_is_told_to_come_again_where_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(service: Service) -> None:
+        device = await joined(service, "p")
+        with monkeypatch.context() as full:
+            full.setattr("xrec_server.postgres_group.MAX_WAITING", 0)
+            with pytest.raises(Refused) as caught:
+                await service.push("p", push(device, 3, event(3, "e-3")))
+            assert (caught.value.status, caught.value.code) == (503, "server.busy")
+        assert (await service.push("p", push(device, 3, event(3, "e-3")))).code is None
+
+    told(PostgresPlace(tmp_path), story)
+
+
 async def rings_within(heard: asyncio.Event, seconds: float) -> bool:
     heard.clear()
     await asyncio.sleep(seconds)
