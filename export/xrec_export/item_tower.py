@@ -43,12 +43,15 @@ def load_tower(folder: Path, bundle: Bundle) -> Run:
             f"{folder} learned nothing of the items' content, so no new item can have a row; give items a title, "
             "category or attributes and fit again with --setting content=true",
         )
-    if run.config.text_vectors:
-        raise DataError(
-            "data.no_content",
-            f"{folder} learned texts as vectors from elsewhere, which the entries of new items do not have; "
-            "train again on the new catalogue, or without --setting text_vectors=true",
-        )
+    for name, why in (
+        ("text_vectors", "texts are vectors from elsewhere, which new entries do not have"),
+        ("unit_rows", "a row's length is that of all others, so no content can be added to it"),
+    ):
+        if getattr(run.config, name):
+            raise DataError(
+                "data.no_content",
+                f"{folder} was trained with {name}=true: {why}; train again on the new catalogue, or without it",
+            )
     return run
 
 

@@ -11,7 +11,10 @@ INSERT_EVENT = f"INSERT INTO events (place, {COLUMNS}, claimed_ms, contact_ms, i
 
 
 class Event(NamedTuple):
-    """One thing that the user did, as the profile keeps it; ``at_ms`` in UTC."""
+    """One thing that the user did, as the profile keeps it; ``at_ms`` in UTC.
+
+    The ``item_id`` of a search is its reduced query (query.py).
+    """
 
     id: str
     at_ms: int

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from small_shop import small_config
 from xrec_export.build import Release, build_bundle
 from xrec_export.catalogue import Next, update_bundle, update_delta
 from xrec_export.cli import main
@@ -27,6 +28,7 @@ from xrec_sdk.errors import BundleUntrusted, DataError, UsageError
 from xrec_sdk.history import History
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.signature import generate_key
+from xrec_trainer.fit import fit
 from xrec_trainer.rank import rank
 from xrec_trainer.ranker import RankerConfig
 from xrec_trainer.run import load_run
@@ -167,6 +169,16 @@ def test_a_release_that_is_not_later_or_a_bundle_of_another_key_is_refused(
     with pytest.raises(BundleUntrusted):
         update_bundle(base, CHANGES, trained, tmp_path / "x.xrec", other)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_rows_of_one_length_is_refused(shop: Path, tmp_path: Path) -> None:
+    fit(shop, tmp_path / "run", small_config(unit_rows=True, content=True, max_epochs=1, quantized_epochs=0))
+    model, cases = load(tmp_path / "run", case_limit=5)
+    release = Release("shop", 7, "2026-01-02T03:04:05Z", PEM)
+    build_bundle(model, cases, tmp_path / "shop.xrec", release=release, tolerance=Tolerance(0.5, 1))
+    with pytest.raises(DataError, match="unit_rows=true") as caught:
+        update_bundle(tmp_path / "shop.xrec", CHANGES, tmp_path / "run", tmp_path / "x.xrec", following())
+    assert caught.value.code == "data.no_content"
 
 
 def test_another_run_is_refused(base: Path, trained: Path, tmp_path: Path) -> None:

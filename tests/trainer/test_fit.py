@@ -130,6 +130,17 @@ def test_a_killed_training_with_a_schedule_resumes_to_the_same_weights(shop: Pat
         assert torch.equal(one, other)
 
 
+def test_unit_rows_have_one_learned_length_and_learn_the_chains(shop: Path, tmp_path: Path) -> None:
+    run = fit(shop, tmp_path / "run", small_config(unit_rows=True))
+    run.model.is_quantized = False
+    lengths = run.model.item_table().detach().norm(dim=1)
+    assert torch.allclose(lengths, run.model.log_length.detach().exp().expand(len(lengths)), rtol=1e-5)
+    assert abs(run.model.log_length.item()) > 0.01
+    cases = run.study.test["all"]
+    recall = per_case(model_ranker(run.model, run.log)(cases, 10), cases, [10])["recall@10"]
+    assert float(np.mean(recall)) > 3 * 10 / len(run.catalogue)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_bf16_learns_and_saves_float32(encoder: str, shop: Path, tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {"float32": [], "bf16": []}

@@ -43,6 +43,7 @@ class FitConfig:
     ``content``: an item's attributes and text shape its row too (content.py); false leaves it to id and category.
     ``text_vectors``: an item's text is the vector that text_vectors.parquet of the prepared folder has of it
     (text_vectors.py), not its hashed n-grams.
+    ``unit_rows``: all items' rows have one length, which is learned, so that a score is a cosine (model.py).
     ``id_dropout``: the share of items that a training step knows by their content alone (model.py).
     ``new_items``: items with less than ``min_count`` events are in the catalogue too, known by their content alone.
     ``cold_share``: this share of the items is kept out of training, to measure how new items rank (cold.py).
@@ -87,6 +88,7 @@ class FitConfig:
     filter_seen: bool = False
     content: bool = False
     text_vectors: bool = False
+    unit_rows: bool = False
     id_dropout: float = 0.0
     new_items: bool = False
     cold_share: float = 0.0

@@ -46,6 +46,7 @@ class Model(nn.Module):
         self.ids = nn.Embedding(warm, config.width)
         self.encoder = ENCODERS[config.encoder](config, vocabulary)
         self.id_dropout = config.id_dropout
+        self.log_length = nn.Parameter(torch.zeros(())) if config.unit_rows else None
         self.is_quantized = False
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
@@ -69,12 +70,15 @@ class Model(nn.Module):
         """Return the item table (N, D), as the int8 bundle will hold it once ``is_quantized`` is set.
 
         While the model trains, each warm item is left to its content alone with probability ``id_dropout``
-        (DropoutNet: Volkovs, Yu and Poutanen, NeurIPS 2017).
+        (DropoutNet: Volkovs, Yu and Poutanen, NeurIPS 2017). With ``unit_rows`` each row is brought to one learned
+        length, which says how sharp the softmax is (CORE: Hou et al., SIGIR 2022, section 3.3).
         """
         ids, content = self.ids.weight, self.content_rows()
         if self.training and self.id_dropout:
             ids = ids * (torch.rand(len(ids), 1) >= self.id_dropout)
         table = functional.pad(ids, (0, 0, 0, len(content) - len(ids))) + content  # (W, D) -> (N, D)
+        if self.log_length is not None:
+            table = functional.normalize(table, dim=1) * self.log_length.exp()
         return fake_quantize(table) if self.is_quantized else table
 
     def content_rows(self) -> Tensor:
