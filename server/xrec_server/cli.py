@@ -1,4 +1,4 @@
-"""The command line of the server: serve, doctor, restored, training-events, feedback-metrics, keygen-dev."""
+"""The command line of the server: serve, doctor, restored, move, training-events, feedback-metrics, keygen-dev."""
 
 from __future__ import annotations
 
@@ -106,6 +106,28 @@ def restored(database: str, ledger: str, as_json: bool) -> None:
 
     count = asyncio.run(restore(database, ledger))
     click.echo(json.dumps({"profiles": count}) if as_json else f"applied the ledger to {count} profiles")
+
+
+@main.command()
+@data_options
+@click.option("--to", required=True, help="URL of an empty PostgreSQL database.")
+@click.option("--to-ledger", required=True, help="URL of an empty PostgreSQL database for the ledger; another server.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@reports_errors
+def move(database: str, ledger: str, to: str, to_ledger: str, as_json: bool) -> None:
+    """Copy profiles and ledger from SQLite files to PostgreSQL; stop the server first.
+
+    Devices notice nothing: names, numbers and digests stay. The files stay as they are.
+
+    Example: xrec-server move --database profiles.db --ledger ledger.db --to postgresql://xrec@db/profiles --to-ledger
+    postgresql://xrec@ledger/ledger
+    """
+    import asyncio
+
+    from xrec_server.move import move as copy
+
+    count = asyncio.run(copy(database, ledger, to, to_ledger))
+    click.echo(json.dumps({"profiles": count}) if as_json else f"moved {count} profiles")
 
 
 @main.command()
