@@ -15,6 +15,7 @@ from urllib.parse import quote
 from xrec_sdk import vault
 from xrec_sdk.errors import UsageError
 from xrec_sdk.keyring import NO_KEY, Vault, adopt, new_vault, renew, take_all
+from xrec_sdk.member import check_extra
 from xrec_sdk.pairing import Approver, Newcomer
 from xrec_sdk.profile import Profile
 from xrec_sdk.recovery import new_recovery, open_recovery
@@ -320,6 +321,7 @@ def wait_for(look: Callable[[], T | None], timeout_s: float, client: SyncClient)
 
 def seal_profile(profile: Profile) -> None:
     """Make a profile a sealed one; UsageError ``e2e.in_the_clear`` where it was ever synced in the clear."""
+    check_extra()
     if not profile.store.write(vault.begin, is_durable=True):
         raise UsageError(
             "e2e.in_the_clear",

@@ -253,7 +253,9 @@ def adopt(vault: Vault, secret: bytes) -> Vault:
 def proves(recovery: Recovery, row: Row) -> bool:
     """Return whether a device that knew this recovery code's proof key made the row."""
     body = _read(row)
-    return body["salt"] == recovery.salt and hmac.compare_digest(body["proof"], _proof(recovery, _signed(body)))
+    return body["salt"] == recovery.salt and hmac.compare_digest(
+        body["proof"].encode(), _proof(recovery, _signed(body)).encode()
+    )
 
 
 def given_to(own: Identity, row: Row) -> bytes:
@@ -276,6 +278,13 @@ def _put(vault: Vault, secret: Secret) -> Vault:
 
 
 def _join(vault: Vault, inside: dict[str, Any]) -> Vault:
+    try:
+        return _joined(vault, inside)
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise _bad(f"what a key row says of the devices is malformed: {type(cause).__name__}") from cause
+
+
+def _joined(vault: Vault, inside: dict[str, Any]) -> Vault:
     members = {one.id: one for one in (*vault.members, *map(_member, inside["members"]))}
     removed = (*vault.removed, *(id for id in inside["removed"] if id not in vault.removed))
     recovery = Recovery(**inside["recovery"]) if inside["recovery"] else vault.recovery
@@ -300,7 +309,7 @@ def _inside(secret: bytes, body: dict[str, Any]) -> dict[str, Any]:
             if key_id(unspell(raw, KEY_BYTES)) != other:
                 raise ValueError("an older key has another id")
         return inside
-    except (ValueError, KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise _bad(f"a key row does not open: {cause}") from cause
 
 
@@ -336,10 +345,7 @@ def _proof(recovery: Recovery, signed: bytes) -> str:
 
 
 def _member(given: dict[str, str]) -> Member:
-    try:
-        one = Member(**given)
-    except TypeError as cause:
-        raise _bad("a key row's members are malformed") from cause
+    one = Member(**given)
     if one.id != member_id(one.public, one.verifying):
         raise _bad("a member's id is not that of its keys")
     return one

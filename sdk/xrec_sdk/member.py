@@ -113,6 +113,11 @@ def _ed25519(own: Identity) -> Any:
     return Ed25519PrivateKey.from_private_bytes(unspell(own.signing, KEY_BYTES))
 
 
+def check_extra() -> None:
+    """Raise UsageError ``usage.extra_missing`` where `cryptography` is too old for HPKE."""
+    _suite()
+
+
 def _suite() -> Any:
     try:
         from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite

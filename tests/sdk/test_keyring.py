@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from xrec_sdk.errors import UsageError
-from xrec_sdk.keyring import MAX_MEMBERS, adopt, new_vault, read_vault, renew, take, take_all, write_vault
+from xrec_sdk.keyring import MAX_MEMBERS, _signed, adopt, new_vault, read_vault, renew, take, take_all, write_vault
 from xrec_sdk.member import Identity
+from xrec_sdk.seal import lock, spell
 from xrec_sdk.sync import ZERO, Row, SyncError
 from xrec_sdk.sync_body import compact_json
+from xrec_sdk.sync_merge import netstrings
 
 SEQS = itertools.count(1)
 
@@ -194,6 +196,21 @@ def test_a_key_of_the_servers_own_is_not_taken_though_it_is_sealed_to_the_device
     made = renew(replace(evil, members=phone.members), add=[evil.own.member()])
     with pytest.raises(SyncError) as refusal:
         take(phone, row(made))
+    assert refusal.value.code == "e2e.bad_key"
+
+
+@pytest.mark.parametrize("inside", [{}, {"members": 7}, {"members": [{"id": "x"}]}, {"members": [], "removed": None}])
+def test_a_device_that_says_nonsense_of_the_others_is_not_followed(inside):
+    (phone, pc), _ = family("phone", "pc")
+    made, id, text = renew(phone)
+    said, secret = json.loads(text), made.ring[id]
+    bound = netstrings(("xrec-inside", id, said["by"]))
+    said["inside"] = spell(
+        lock(secret, "inside", bound, compact_json({"past": [], "recovery": None, **inside}).encode())
+    )
+    said["signature"] = phone.own.sign(_signed(said))
+    with pytest.raises(SyncError) as refusal:
+        take(pc, Row(next(SEQS), "key", id, 1, ZERO, "d", 1, 0, 0, compact_json(said)))
     assert refusal.value.code == "e2e.bad_key"
 
 

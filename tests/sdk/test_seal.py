@@ -140,6 +140,20 @@ def test_an_erasure_finds_what_it_names_under_every_key_that_it_names_and_nothin
     assert takes(views, seal(SECRET, body())) and not takes(views, seal(SECRET, body(event="buy")))
 
 
+FEW = st.sampled_from(["sku-1", "sku-2", "view", "buy", "苹果"])
+TIMES = st.integers(0, 4)
+
+
+@given(
+    st.fixed_dictionaries({"event": FEW, "item_id": FEW, "at_ms": TIMES}),
+    st.fixed_dictionaries({}, optional={"event": FEW, "item_id": FEW, "from_ms": TIMES, "to_ms": TIMES}),
+    st.sampled_from([SECRET, OTHER]),
+)
+def test_a_sealed_erasure_takes_of_sealed_events_what_it_would_take_in_the_clear(event, asked, secret):
+    sealed = criteria(compact_json(seal_criteria(RING, asked)))
+    assert takes(sealed, seal(secret, body(**event))) == takes(criteria(compact_json(asked)), body(**event))
+
+
 def test_what_an_erasure_can_not_tell_apart_it_takes():
     erasure = criteria(compact_json(seal_criteria({key_id(SECRET): SECRET}, {"item_id": "sku-42"})))
     assert takes(erasure, seal(OTHER, body(item_id="sku-43")))
