@@ -26,7 +26,7 @@ class FitConfig:
     ``label_smoothing``: this share of each target goes to all items evenly (loss.py); for the softmax alone.
     ``schedule``: "cosine" lets the learning rate fall to 0 over ``max_epochs``, after ``warmup_steps`` (schedule.py).
     ``precision``: "bf16" runs the encoder's products of matrices in bfloat16 (``torch.autocast``); the loss, weights
-    and what is saved stay float32.
+    and what is saved stay float32. Training is on the CPU; a GPU was not tried.
     ``auxiliary_targets``: further events that are learned as targets, each with its weight in the loss (a target's own
     is 1), as ``view:0.1,cart:0.3``; evaluation asks for ``targets`` alone.
     ``horizon_days``: 0 learns the next event at each position; else ``prefixes`` times an epoch each user is cut at a
