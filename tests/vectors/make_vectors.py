@@ -1,4 +1,4 @@
-"""Write the vectors that every language walks: six tiny signed bundles, more encoders, and what they must answer.
+"""Write the vectors that every language walks: five tiny signed bundles, more encoders, and what they must answer.
 
     python tests/vectors/make_vectors.py
 
@@ -33,7 +33,6 @@ from xrec_export.export_model import ExportModel, ParityCase, excluding
 from xrec_export.export_ranker import fold
 from xrec_export.from_run import LastPosition
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import FLOATS
 from xrec_export.ranker_graph import ExportRanker
 from xrec_export.staging import records, signed, write
 from xrec_sdk.bundle import open_bundle
@@ -56,7 +55,7 @@ from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, WITHDRAWN, item_i
 FOLDER = Path(__file__).parent
 PHRASE = "the key of xrec's test vectors; it protects nothing"
 BRIEF = ("item_id", "score", "rank", "probability")
-ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60, "withdrawn": 140, "fp16": 300, "fp32": 60}
+ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60, "withdrawn": 140, "fp32": 60}
 
 
 def private_pem() -> bytes:
@@ -168,8 +167,8 @@ def parity_cases(model: ExportModel) -> list[ParityCase]:
 def build_bundles(folder: Path) -> None:
     """Write the bundles."""
     models = {"lowpass": lowpass_model(), "pool": pool_model(), "ranked": ranked_model()}
-    for name, model in {**models, "fp16": models["lowpass"], "fp32": models["ranked"]}.items():
-        table_format = name if name in FLOATS else "int8"
+    for name, model in {**models, "fp32": models["ranked"]}.items():
+        table_format = "fp32" if name == "fp32" else "int8"
         release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem(), table_format)
         target = folder / f"{name}.xrec"
         build_bundle(model, parity_cases(model), target, release=release, tolerance=Tolerance(0.5, 1.0))

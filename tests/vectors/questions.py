@@ -130,20 +130,6 @@ def questions() -> dict[str, dict[str, Any]]:
             ],
             [*pool, {"event": "view", "item_id": "sku-9", "device": "pc", "at_ms": NOW_MS}],
         ),
-        "24-fp16": case(
-            "items of float16: encoded, listed, like one, scored, in ties and with reasons",
-            "fp16.xrec",
-            [
-                call("encode"),
-                call(recommend, k=10, explain=True),
-                call(recommend, k=300),
-                call("similar", item_id="sku-17", k=8),
-                call("score", items=["sku-1", "gone", "sku-299"]),
-                call(recommend, k=4, candidates=[f"sku-{row}" for row in reversed(TWINS)]),
-                call(recommend, k=8, diversity=0.3),
-            ],
-            long,
-        ),
         "30-exclude": case(
             "excluded ids, unknown ones ignored",
             "lowpass.xrec",
@@ -354,10 +340,13 @@ def ranked_questions() -> dict[str, dict[str, Any]]:
         ),
         "76-fp32": {
             **probable(
-                "items of float32, with probabilities",
+                "items of float32: with probabilities and reasons, in ties, spread, like one, scored",
                 [
                     call("encode"),
                     call(recommend, k=60),
+                    call(recommend, k=5, explain=True),
+                    call(recommend, k=4, candidates=[f"sku-{row}" for row in reversed(TWINS)]),
+                    call(recommend, k=5, diversity=0.3),
                     call("similar", item_id="sku-3", k=5),
                     call("score", items=["sku-2"]),
                 ],

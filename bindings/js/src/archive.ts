@@ -48,7 +48,7 @@ export class ZipSource implements Source {
     if (!isSame(zip.subarray(nameAt, nameEnd), member.rawName)) malformed(`${name} has two names in the zip`);
     if (contentAt + member.bytes > zip.length) malformed(`${name} is cut`);
     const content = zip.subarray(contentAt, contentAt + member.bytes);
-    if (crc32(content) !== member.crc) malformed(`${name} is not what the zip's checksum says`);
+    if (crc32(content) !== member.crc) malformed(`${name} does not match its checksum`);
     return content;
   }
 }
@@ -113,7 +113,7 @@ function namedMembers(all: readonly Member[]): Map<string, Member> {
   const files = all.filter((member) => !isFolder(member));
   const folders = new Set(files.map((file) => file.path.slice(0, Math.max(0, file.path.lastIndexOf("/")))));
   if (folders.size > 1 || [...folders].some((folder) => folder.includes("/"))) {
-    throw new BundleDamaged("bundle.zip_path", "the files of the zip are not all in one folder");
+    throw new BundleDamaged("bundle.zip_path", "the zip holds several folders");
   }
   const members = new Map<string, Member>();
   for (const file of files) {
@@ -130,7 +130,7 @@ function isFolder({ path, flags, method, storedBytes, bytes, mode }: Member): bo
   }
   if (flags & 1) malformed(`${path} is encrypted`);
   if (method !== 0 || storedBytes !== bytes) {
-    throw new BundleDamaged("bundle.zip_compressed", `${path} in the zip is compressed; a bundle is stored`);
+    throw new BundleDamaged("bundle.zip_compressed", `${path} in the zip is compressed`);
   }
   const kind = mode & 0xf000;
   if (kind !== 0 && kind !== 0x8000 && kind !== 0x4000) {

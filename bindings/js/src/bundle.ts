@@ -3,7 +3,6 @@
 import { Catalog } from "./catalog";
 import type { Crypto } from "./crypto";
 import { BundleDamaged, BundleUntrusted, UsageError } from "./errors";
-import { floatsOfHalves } from "./half";
 import { IdTable } from "./idTable";
 import {
   BLOCK_ITEMS,
@@ -13,7 +12,6 @@ import {
   type FileRecord,
   type Manifest,
   type Section,
-  type TableFormat,
 } from "./manifest";
 import { checkTrustedKeys, MAX_SIGNATURE_FILE_BYTES, verifySignature } from "./signature";
 import type { Source } from "./source";
@@ -33,15 +31,15 @@ export interface TrustOptions {
 }
 
 /**
- * A bundle that has passed every check. `table` is int8 [nb, d, 128] with `scale` float32 [nb, 128], or floats [nb, 128, d]
- * with an empty one, where fp16 stands as its bits; `bias` and `prior` are float32 [nb, 128] (a prior that the bundle lacks is zero; a bias of -inf is of an item that is not offered); `features` are float32 [2, 128 nb], none without a ranker; `key` is the pinned key that signed it, null where unsigned ones were allowed.
+ * A bundle that has passed every check. `table` is int8 [nb, d, 128] with `scale` float32 [nb, 128], or float32 [nb, 128, d]
+ * with an empty one; `bias` and `prior` are float32 [nb, 128] (a prior that the bundle lacks is zero; a bias of -inf is of an item that is not offered); `features` are float32 [2, 128 nb], none without a ranker; `key` is the pinned key that signed it, null where unsigned ones were allowed.
  */
 export interface Bundle {
   readonly manifest: Manifest;
   readonly ids: IdTable;
   readonly catalog: Catalog;
   readonly items: Uint8Array;
-  readonly table: Int8Array | Uint16Array | Float32Array;
+  readonly table: Int8Array | Float32Array;
   readonly scale: Float32Array;
   readonly bias: Float32Array;
   readonly prior: Float32Array;
@@ -81,7 +79,6 @@ export function itemVector(bundle: Bundle, row: number): Float32Array {
   const { table, scale } = bundle;
   const { width } = bundle.manifest;
   if (table instanceof Float32Array) return table.slice(row * width, (row + 1) * width);
-  if (table instanceof Uint16Array) return floatsOfHalves(table.subarray(row * width, (row + 1) * width));
   const first = Math.floor(row / BLOCK_ITEMS) * width * BLOCK_ITEMS + (row % BLOCK_ITEMS);
   const vector = new Float32Array(width);
   for (let place = 0; place < width; place++) vector[place] = table[first + place * BLOCK_ITEMS] * scale[row];
@@ -172,7 +169,7 @@ function assemble(manifest: Manifest, contents: ReadonlyMap<string, Uint8Array>,
     ids,
     catalog,
     items,
-    table: tableOf(manifest.tableFormat, items.buffer, items.byteOffset + table.offset, table.bytes),
+    table: scale ? new Int8Array(items.buffer, items.byteOffset + table.offset, table.bytes) : floats(table),
     scale: scale ? floats(scale) : new Float32Array(),
     bias: floats(bias),
     prior: prior ? floats(prior) : new Float32Array(blockCount(manifest) * BLOCK_ITEMS),
@@ -187,11 +184,6 @@ function assemble(manifest: Manifest, contents: ReadonlyMap<string, Uint8Array>,
   return bundle;
 }
 
-function tableOf(format: TableFormat, items: ArrayBufferLike, at: number, bytes: number): Bundle["table"] {
-  if (format === "int8") return new Int8Array(items, at, bytes);
-  return format === "fp16" ? new Uint16Array(items, at, bytes / 2) : new Float32Array(items, at, bytes / 4);
-}
-
 function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 4 === 0 ? bytes : bytes.slice(); // a member of a zip may begin anywhere
 }
@@ -200,14 +192,12 @@ function checkItems({ manifest, table, scale, bias, prior, features }: Bundle): 
   const fail = (what: string): never => {
     throw new BundleDamaged("bundle.items_malformed", `items.bin holds ${what}`);
   };
-  const isFinite = table instanceof Uint16Array ? (half: number) => (half & 0x7c00) !== 0x7c00 : Number.isFinite;
-  if (!(table instanceof Int8Array) && !table.every(isFinite)) fail("a number of the table that is not finite");
-  for (const [name, values] of Object.entries({ feature: features, prior, scale })) {
+  for (const [name, values] of Object.entries({ feature: features, prior, "scale or float": scale.length ? scale : table })) {
     if (!values.every(Number.isFinite)) fail(`a ${name} that is not finite`);
   }
   // -inf too for an item that is known from histories and no longer offered.
   const isRight = bias.every((value, row) => (row < manifest.itemCount ? value < Infinity : value === -Infinity));
-  if (!isRight) fail("a bias of inf or NaN, or a pad row without -inf");
+  if (!isRight) fail("a bias of inf or NaN, or an allowed pad row");
 }
 
 function cardText(bytes: Uint8Array): string {

@@ -34,7 +34,7 @@ export class Catalog {
     this.offsets = words(bytes, offsetsAt, count + categoryCount + 1);
     this.text = bytes.subarray(textAt);
     checkOffsets(this.offsets, this.text, fail);
-    if (this.category.some((code) => code < -1 || code >= categoryCount)) fail("it holds a category that has no name");
+    if (this.category.some((code) => code < -1 || code >= categoryCount)) fail("a category has no name");
     this.categoryNames = Array.from({ length: categoryCount }, (_, code) => this.string(count + code));
   }
 

@@ -38,7 +38,7 @@ export function checkOffsets(offsets: Uint32Array, text: Uint8Array, fail: (mess
   let isRight = offsets[0] === 0 && offsets[offsets.length - 1] === text.length;
   for (let place = 1; place < offsets.length; place++) isRight &&= offsets[place - 1] <= offsets[place];
   isRight &&= offsets.every((offset) => offset === text.length || (text[offset] & 0xc0) !== 0x80);
-  if (!isRight) fail("the offsets do not cut the text between characters");
+  if (!isRight) fail("an offset cuts a character");
   try {
     decodeUtf8(text);
   } catch {
@@ -101,7 +101,7 @@ export class IdTable {
       if (entry) used++;
       isNamed[entry] = 1; // one beyond the end is not kept
     }
-    if (used !== this.count || !isNamed.subarray(1).every(Boolean)) fail("the slots do not name each row once");
+    if (used !== this.count || !isNamed.subarray(1).every(Boolean)) fail("the slots name a row twice");
   }
 }
 

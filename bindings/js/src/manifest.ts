@@ -39,9 +39,6 @@ export interface FileRecord {
   readonly bytes: number;
 }
 
-/** Bytes of a number of the item table in each format of it. */
-const NUMBER_BYTES = { int8: 1, fp16: 2, fp32: 4 } as const;
-export type TableFormat = keyof typeof NUMBER_BYTES;
 
 /** Where a section lies in items.bin. */
 export interface Section {
@@ -71,7 +68,6 @@ export interface Manifest {
   readonly filterSeen: boolean;
   readonly repeat: RepeatRule | null;
   readonly ranker: RankerRecord | null;
-  readonly tableFormat: TableFormat;
   readonly items: { table: Section; scale: Section | null; bias: Section; prior: Section | null; features: Section | null };
   readonly files: ReadonlyMap<string, FileRecord>;
   readonly parity: Readonly<Record<string, unknown>>;
@@ -104,7 +100,6 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const files = readFiles(top.child("files"));
   const seen = top.child("seen");
   const ranker = readRanker(top);
-  const tableFormat = readTableFormat(top);
   return {
     name: top.text("name"),
     release: top.integer("release", 1, 2 ** 53),
@@ -120,8 +115,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     filterSeen: seen.boolean("filter"),
     repeat: readRepeat(top),
     ranker,
-    tableFormat,
-    items: readItems(top.child("items"), { itemCount, width, tableFormat, hasRanker: ranker !== null }, files.get("items.bin")!.bytes),
+    items: readItems(top, { itemCount, width, hasRanker: ranker !== null }, files.get("items.bin")!.bytes),
     files,
     parity: top.child("parity").values,
     model: top.child("model").values,
@@ -231,7 +225,7 @@ function readVocabulary(fields: Fields): Vocabulary {
   const edges = fields.values.gap_edges_ms as number[];
   const isAfter = (edge: unknown, place: number) => isInteger(edge, (place ? edges[place - 1] : 0) + 1, MAX_TIME_MS);
   if (!Array.isArray(edges) || !edges.length || edges.length > MAX_NAMES || !edges.every(isAfter)) {
-    fail("vocabulary.gap_edges_ms must be times, positive and ascending");
+    fail("vocabulary.gap_edges_ms must be ascending times");
   }
   const events = fields.names("events");
   if (!events.length) fail("vocabulary.events is empty");
@@ -283,19 +277,15 @@ function readFiles(fields: Fields): Map<string, FileRecord> {
   return records;
 }
 
-function readTableFormat(top: Fields): TableFormat {
-  if (!top.has("table_format")) return "int8";
-  const found = top.text("table_format");
-  if (Object.hasOwn(NUMBER_BYTES, found)) return found as TableFormat;
-  const message = `the item table is in ${found}; this SDK reads ${Object.keys(NUMBER_BYTES).join(", ")}`;
-  throw new BundleUnsupported("bundle.table_format", message);
-}
-
 function readItems(
-  fields: Fields,
-  { itemCount, width, tableFormat, hasRanker }: { itemCount: number; width: number; tableFormat: TableFormat; hasRanker: boolean },
+  top: Fields,
+  { itemCount, width, hasRanker }: { itemCount: number; width: number; hasRanker: boolean },
   fileBytes: number,
 ): Manifest["items"] {
+  const format = top.has("table_format") ? top.text("table_format") : "int8";
+  const isFloat = format === "fp32";
+  if (!isFloat && format !== "int8") throw new BundleUnsupported("bundle.table_format", `this SDK reads no ${format} items`);
+  const fields = top.child("items");
   const padded = Math.ceil(itemCount / BLOCK_ITEMS) * BLOCK_ITEMS;
   let end = 0;
   const section = (name: string, bytes: number): Section => {
@@ -309,8 +299,8 @@ function readItems(
     return { offset, bytes };
   };
   return {
-    table: section("table", NUMBER_BYTES[tableFormat] * padded * width),
-    scale: tableFormat === "int8" ? section("scale", 4 * padded) : null,
+    table: section("table", (isFloat ? 4 : 1) * padded * width),
+    scale: isFloat ? null : section("scale", 4 * padded),
     bias: section("bias", 4 * padded),
     prior: fields.has("prior") && fields.values.prior === null ? null : section("prior", 4 * padded),
     features: hasRanker ? section("features", 4 * RANKER_FEATURES * padded) : null,

@@ -1,12 +1,10 @@
 /** Read an ONNX model (onnx.proto, IR version 10): nodes, constants, and tensors whose bytes lie in items.bin. */
 
-import { floatsOfHalves } from "../half";
 import { decodeUtf8 } from "../utf8";
 import { fieldsOf, varintsOf, type Field } from "./protobuf";
 import { isType, sizeOf, Type, zeros, type Data, type Tensor } from "./tensor";
 
 const EXTERNAL = 1;
-const FLOAT16 = 10;
 
 /** The value of an attribute. */
 export type Attribute = number | string | readonly number[];
@@ -75,13 +73,11 @@ function readAttribute(field: Field): [string, Attribute] {
 
 function readTensor(message: Message, name: string, external: Uint8Array | null): Tensor {
   const dims = allOf(message, 1).flatMap(varintsOf).map((size) => size | 0); // see dimsOf
-  const said = numberOf(message, 2);
-  const type = said === FLOAT16 ? Type.float : said; // a Cast to float then leaves it as it is
+  const type = numberOf(message, 2);
   if (!isType(type)) throw new Error(`tensor ${name} has element type ${type}`);
   const raw = external ?? (message.has(9) ? bytesOf(oneOf(message, 9)) : null);
   const listed = [...allOf(message, 4).flatMap(floatsOf), ...[5, 7].flatMap((number) => allOf(message, number).flatMap(varintsOf))];
-  const toData = said === FLOAT16 ? halvesOf : (bytes: Uint8Array) => dataOf(type, bytes);
-  const data = raw ? toData(raw) : Object.assign(zeros(type, [listed.length]).data, listed);
+  const data = raw ? dataOf(type, raw) : Object.assign(zeros(type, [listed.length]).data, listed);
   if (data.length !== sizeOf(dims)) throw new Error(`tensor ${name} has another shape`);
   return { type, dims, data };
 }
@@ -101,11 +97,6 @@ function dataOf(type: Type, raw: Uint8Array): Data {
   const { buffer, byteOffset } = raw.byteOffset % 4 === 0 ? raw : raw.slice();
   const count = raw.length / 4;
   return type === Type.int32 ? new Int32Array(buffer, byteOffset, count) : new Float32Array(buffer, byteOffset, count);
-}
-
-function halvesOf(raw: Uint8Array): Float32Array {
-  const { buffer, byteOffset } = raw.byteOffset % 2 === 0 ? raw : raw.slice();
-  return floatsOfHalves(new Uint16Array(buffer, byteOffset, raw.length / 2));
 }
 
 function wholeNumbers(raw: Uint8Array): Float64Array {
@@ -151,6 +142,6 @@ function textOf(message: Message, number: number): string {
 }
 
 function bytesOf(field: Field | undefined): Uint8Array {
-  if (!field?.bytes) throw new Error("a field is missing, or a number");
+  if (!field?.bytes) throw new Error("a field is missing");
   return field.bytes;
 }

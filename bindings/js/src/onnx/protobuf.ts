@@ -58,5 +58,5 @@ function readVarint(bytes: Uint8Array, from: number): { value: number; next: num
     complement += (0x7f - bits) * scale;
     if (bytes[at] < 0x80) return { value, next: at + 1 };
   }
-  throw new Error("a message is cut, or a varint too long");
+  throw new Error("a message is cut");
 }

@@ -1,1 +1,0 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"etgeClyfxoQ83W+BN5QDkVoUuSnv8QgwWZ8HmXWB8HyoiqvS9WxR6nbmdkwDV6EkLX0HvqoZCemXBiw9GpN4Cw=="}
