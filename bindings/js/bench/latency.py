@@ -3,7 +3,7 @@
     (cd bindings/js && npm ci --ignore-scripts && npm run build)
     python bindings/js/bench/latency.py --items 20000
 
-The bundle and the cases are those of benchmarks/recommend_vs_naive.py. It checks that every engine gives the same rows.
+The bundle and the cases are those of benchmarks/made_shop.py. It checks that every engine gives the same rows.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from recommend_vs_naive import Asked, K, machine, make_case, make_model, sdk_call  # noqa: E402
-from xrec_export.build import Release, build_bundle  # noqa: E402
+from calls import Asked  # noqa: E402
+from made_shop import K, MadeShop, make_case, make_shop  # noqa: E402
+from turns import machine  # noqa: E402
 from xrec_export.export_model import ParityCase  # noqa: E402
-from xrec_export.parity import Tolerance  # noqa: E402
 from xrec_sdk.bundle import open_bundle  # noqa: E402
-from xrec_sdk.runtime import ENCODER_INPUTS, Runtime  # noqa: E402
-from xrec_sdk.signature import generate_key  # noqa: E402
+from xrec_sdk.runtime import Runtime  # noqa: E402
 
 WARM = 30
+CODES = ("rows", "events", "devices", "gaps")
 
 
 def quantiles(
@@ -49,14 +49,20 @@ def quantiles(
     return [cuts[49], cuts[98], min(times[WARM:])]
 
 
-def measure_python(
-    path: Path, key: str, profile: Path, cases: list[ParityCase], length: int, rounds: int
-) -> dict[str, Any]:
+def measure_python(shop: MadeShop, profile: Path, cases: list[ParityCase], length: int, rounds: int) -> dict[str, Any]:
     """Return what one Python process takes, as bench/ask.mjs says it of the others."""
     start = time.perf_counter()
-    runtime = Runtime(open_bundle(path, trusted_keys=[key]))
+    runtime = Runtime(open_bundle(shop.path, trusted_keys=[shop.key]))
     loaded = (time.perf_counter() - start) * 1e3
-    graphs, asked = sdk_call(runtime), Asked(path, key, profile, length)
+    bias = runtime.no_bias()
+
+    def graphs(case: ParityCase) -> list[int]:
+        rows: list[int] = runtime.top(runtime.encode(case.history), K, bias, case.bias_rows, case.bias_values)[
+            0
+        ].tolist()
+        return rows
+
+    asked = Asked(shop, profile, length, threads=1)
     first = [graphs(case) for case in cases]
     return {
         "loaded": loaded,
@@ -68,7 +74,7 @@ def measure_python(
 
 def case_json(case: ParityCase) -> dict[str, Any]:
     """Return a case for JavaScript."""
-    history = {name: getattr(case.history, name).tolist() for name in ENCODER_INPUTS}
+    history = {name: getattr(case.history, name).tolist() for name in CODES}
     return {"history": history, "bias": case.bias_rows.tolist()}
 
 
@@ -103,18 +109,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     arguments = parser.parse_args()
     cases = [make_case(arguments.items, arguments.history, seed) for seed in range(50)]
-    pem, key = generate_key()
     with tempfile.TemporaryDirectory() as name:
-        folder, path = Path(name), Path(name) / "shop.xrec"
-        release = Release("shop", 1, "2026-01-01T00:00:00Z", pem)
-        model = make_model(arguments.items, arguments.width)
-        build_bundle(model, cases, path, release=release, tolerance=Tolerance(0, 1))
+        folder = Path(name)
+        shop = make_shop(arguments.items, arguments.width, arguments.history, folder)
         python = ("Python, onnxruntime", folder / "first.db"), ("Python again", folder / "second.db")
         found = {}
         for label, profile in python:
-            found[label] = measure_python(path, key, profile, cases, arguments.history, arguments.rounds)
+            found[label] = measure_python(shop, profile, cases, arguments.history, arguments.rounds)
             if profile == python[0][1]:
-                found |= measure_javascript(folder, key, cases, arguments.rounds)
+                found |= measure_javascript(folder, shop.key, cases, arguments.rounds)
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"machine: {machine()}, Node {node}")
     print(

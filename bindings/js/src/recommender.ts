@@ -18,8 +18,7 @@ import {
   type ProfileStore,
   type Purpose,
 } from "./profile";
-import { findReasons } from "./reasons";
-import { titleOf, type Recommendation } from "./results";
+import { titleOf, type Reason, type Recommendation } from "./results";
 import { capCategories, diversify, dot } from "./rules";
 import type { Runtime, Scored } from "./runtime";
 import { againBias, historyOf, tasteOf, type Bias, type Taste } from "./taste";
@@ -293,14 +292,18 @@ export class Recommender {
   private async results(chosen: readonly Scored[], explained: Known | null): Promise<Recommendation[]> {
     const recommendationId = newEventId();
     const rows = chosen.map(({ row }) => row);
-    const reasons = explained
-      ? await findReasons(rows, explained.user, explained.taste, this.bundle, this.runtime)
-      : [];
+    const reasons = explained ? await this.reasons(rows, explained) : [];
     return chosen.map(({ row, score, probability }, place) => {
       const [itemId, item] = [this.bundle.ids.itemId(row), this.bundle.catalog.entry(row)];
       const scored = { itemId, score, rank: place + 1, recommendationId, probability };
       return { ...scored, reasons: reasons[place] ?? [], item, title: titleOf(item, itemId) };
     });
+  }
+
+  /** Reasons are a file of their own, loaded when they are first asked for: not every app does. */
+  private async reasons(rows: readonly number[], { user, taste }: Known): Promise<Reason[][]> {
+    const { findReasons } = await import("./reasons");
+    return findReasons(rows, user, taste, this.bundle, this.runtime);
   }
 }
 
