@@ -29,6 +29,8 @@ export interface Event {
   readonly device: string;
   readonly value: number | null;
   readonly recommendationId: string | null;
+  /** The time that the app claimed, where `atMs`, the one for ranking, is another. */
+  readonly claimedMs?: number;
 }
 
 /** An event as JSON, the same in every language. */
@@ -144,8 +146,8 @@ export function inTime(left: Event, right: Event): number {
 
 /** Return an event as JSON. */
 export function toRecord(event: Event): EventRecord {
-  const { id, atMs, event: name, itemId, device, value, recommendationId } = event;
-  return { id, at_ms: atMs, event: name, item_id: itemId, device, value, recommendation_id: recommendationId };
+  const { id, atMs, claimedMs = atMs, event: name, itemId, device, value, recommendationId } = event;
+  return { id, at_ms: claimedMs, event: name, item_id: itemId, device, value, recommendation_id: recommendationId };
 }
 
 /** Return the event of its JSON; throw UsageError where a value can't be. */

@@ -76,7 +76,8 @@ function eventSaid(body: string, atMs?: number): Event | null {
   const said = eventOf(body);
   if (!said) return null;
   const { id, at_ms, event, item_id: itemId, device, value = null, recommendation_id: recommendationId = null } = said;
-  return { id, atMs: atMs ?? at_ms, event, itemId, device, value, recommendationId };
+  const shown = { id, atMs: atMs ?? at_ms, event, itemId, device, value, recommendationId };
+  return shown.atMs === at_ms ? shown : { ...shown, claimedMs: at_ms };
 }
 
 function consentsOf(replica: Replica): Consent[] {
