@@ -3,28 +3,20 @@
  * a bundle of the vectors, or around the one that XREC_BUNDLE and XREC_KEY name.
  */
 
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
-import { chromium, type Browser, type FrameLocator, type Page } from "playwright-core";
+import { chromium, type Browser, type Page } from "playwright-core";
 import { preview, type PreviewServer } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { CHROMIUM, hasChromium } from "./chromium";
 import { Server } from "./devices";
 import { hasPython } from "./python";
+import { buildShop, CONFIG, itemsOf, titlesOf, type Shop } from "./shop";
 import { INDEX, VECTORS } from "./vectors";
 
-const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
-const CONFIG = join(PACKAGE, "examples/storefront/vite.config.ts");
-
-type Shop = Page | FrameLocator;
-
-const itemsOf = (shop: Shop) => shop.locator('[data-shelf="picked"] [data-item]');
-const titlesOf = (shop: Shop) => shop.locator('[data-shelf="picked"] .title').allTextContents();
 const agree = async (shop: Shop) => {
   const button = shop.getByRole("button", { name: "Yes, remember" });
   await button.click();
@@ -40,8 +32,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     process.env.XREC_BUNDLE ??= join(VECTORS, "ranked.xrec");
     process.env.XREC_KEY ??= INDEX.key;
     process.env.XREC_STOREFRONT = join(folder, "site");
-    const vite = join(PACKAGE, "node_modules/vite/bin/vite.js");
-    execFileSync(process.execPath, [vite, "build", "--logLevel", "error", "--config", CONFIG], { cwd: PACKAGE });
+    buildShop();
     server = await serve();
     browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
   }, 300_000);

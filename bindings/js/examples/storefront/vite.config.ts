@@ -4,8 +4,8 @@
  */
 
 import { createHash, createPrivateKey, createPublicKey } from "node:crypto";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { defineConfig, type Plugin } from "vite";
@@ -39,26 +39,24 @@ function releaseKey(): string {
   return `ed25519:${der.subarray(-32).toString("base64")}`;
 }
 
-/** Put the bundle beside the pages, and into the service worker the names of all that it must keep. */
+/** Put the bundle beside the pages, and into the service worker the hash of every file that it must keep. */
 function withBundle(): Plugin {
   return {
     name: "xrec-bundle",
     apply: "build",
-    generateBundle(_, made) {
-      const emit = (fileName: string, source: string | Uint8Array) => this.emitFile({ type: "asset", fileName, source });
-      const names = readdirSync(BUNDLE);
-      const manifest = readFileSync(join(BUNDLE, "manifest.json"), "utf8");
-      for (const name of names) emit(`shop.xrec/${name}`, readFileSync(join(BUNDLE, name)));
-      emit("release.json", JSON.stringify({ release: (JSON.parse(manifest) as { release: number }).release }));
-      const pages = ["index.html", "shop.html", "icon.svg"];
-      const files = [...new Set([...Object.keys(made), ...pages, ...names.map((name) => `shop.xrec/${name}`)])];
-      const kept = ["/", ...files.filter((name) => name !== "release.json").map((name) => `/${name}`)].sort();
-      const worker = readFileSync(join(HERE, "src/sw.js"), "utf8");
-      const sources = Object.values(made).map((file) => (file.type === "chunk" ? file.code : Buffer.from(file.source)));
-      const hash = createHash("sha256");
-      for (const part of [worker, manifest, ...kept, ...sources]) hash.update(part);
-      const name = `storefront-${hash.digest("hex").slice(0, 16)}`;
-      emit("sw.js", worker.replace("__FILES__", JSON.stringify(kept)).replace("__NAME__", name));
+    writeBundle({ dir }) {
+      const site = dir!;
+      cpSync(BUNDLE, join(site, "shop.xrec"), { recursive: true });
+      const written = readdirSync(site, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+      const paths = written.map(({ parentPath, name }) => relative(site, join(parentPath, name)).replaceAll("\\", "/")).sort();
+      const digest = (content: string | Uint8Array, as: "base64" | "hex") => createHash("sha256").update(content).digest(as);
+      const integrity = (path: string) => `sha256-${digest(readFileSync(join(site, path)), "base64")}`;
+      const kept = Object.fromEntries([["/", integrity("index.html")], ...paths.map((path) => [`/${path}`, integrity(path)])]);
+      const worker = readFileSync(join(HERE, "src/sw.js"), "utf8").replace("__FILES__", JSON.stringify(kept));
+      const name = `storefront-${digest(worker, "hex").slice(0, 16)}`;
+      writeFileSync(join(site, "sw.js"), worker.replace("__NAME__", name));
+      const { release } = JSON.parse(readFileSync(join(BUNDLE, "manifest.json"), "utf8")) as { release: number };
+      writeFileSync(join(site, "release.json"), JSON.stringify({ release }));
     },
   };
 }
@@ -80,6 +78,7 @@ function withSession(): Plugin {
 
 export default defineConfig({
   root: HERE,
+  appType: "mpa", // what is not there is not the first page
   cacheDir: join(SDK, "node_modules/.vite"),
   define: { TRUSTED_KEYS: JSON.stringify([releaseKey()]) },
   resolve: { alias: { "@xrec/sdk/core": join(SDK, "dist/core.js"), "@xrec/sdk/sync": join(SDK, "dist/syncBrowser.js") } },

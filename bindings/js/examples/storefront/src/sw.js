@@ -1,14 +1,17 @@
-/** The service worker: every file of the build and the bundle is on the device before the shop says that it is ready. */
+/**
+ * The service worker: every file of one build and its bundle is on the device before it answers from any of them. A newer
+ * worker takes over once no page of this one is open, so that no page is made of two builds.
+ */
 
-const FILES = __FILES__; // the build puts them in
+const FILES = __FILES__; // by path the hash; the build puts them in
 const NAME = "__NAME__"; // and a name that changes with any of them
 const CUT = "/cut";
 
 self.addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(NAME);
-    await cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })));
-    await self.skipWaiting();
+    // All or nothing: one that is cut short, missing, or of another build refuses them all, and the worker with them.
+    await cache.addAll(Object.entries(FILES).map(([path, integrity]) => new Request(path, { cache: "no-cache", integrity })));
   };
   event.waitUntil(keep());
 });
