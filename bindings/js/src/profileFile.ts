@@ -5,10 +5,9 @@
  * beside itself, when twice the events that are kept have been appended, and when it is of version 1, which knew no consent.
  */
 
-import { open, readFile, rename, type FileHandle } from "node:fs/promises";
-
 import { checkWhole } from "./arguments";
 import { ProfileError } from "./errors";
+import { Journal, orUnavailable, readOrEmpty, replaceFile } from "./journal";
 import {
   checkedConsent,
   closedError,
@@ -32,14 +31,11 @@ const HEADER = headerLine(VERSION);
 /** What is kept of one user in the file at a path. */
 export class FileProfile implements ProfileStore {
   private lines = 0;
-  private isTorn = false;
-  private turn: Promise<unknown> = Promise.resolve();
 
   private constructor(
-    private readonly path: string,
+    private readonly journal: Journal,
     private readonly maxEvents: number,
     private kept: Kept,
-    private file: FileHandle | null,
   ) {
     this.lines = countOf(kept);
   }
@@ -50,8 +46,8 @@ export class FileProfile implements ProfileStore {
     return orUnavailable(async () => {
       const { kept: found, isWhole } = parse(await readOrEmpty(path));
       const kept = { ...found, events: shed(found.events, maxEvents) };
-      if (!isWhole || kept.events !== found.events) await rewrite(path, kept);
-      return new FileProfile(path, maxEvents, kept, await open(path, "a", 0o600));
+      if (!isWhole || kept.events !== found.events) await replaceFile(path, textOf(kept));
+      return new FileProfile(await Journal.open(path), maxEvents, kept);
     });
   }
 
@@ -64,12 +60,12 @@ export class FileProfile implements ProfileStore {
   }
 
   async read(): Promise<Kept> {
-    if (!this.file) throw closedError();
+    if (!this.journal.isOpen) throw closedError();
     return this.kept;
   }
 
   forget(): Promise<number> {
-    return this.inTurn(async () => {
+    return this.journal.inTurn(async () => {
       const { events, consents } = this.kept;
       await this.replace({ events: [], consents });
       return events.length;
@@ -77,56 +73,22 @@ export class FileProfile implements ProfileStore {
   }
 
   close(): Promise<void> {
-    const closed = this.turn.then(async () => {
-      const file = this.file;
-      this.file = null;
-      await file?.close();
-    });
-    this.turn = closed;
-    return closed;
+    return this.journal.close();
   }
 
   private append(record: Consent | EventRecord, change: (kept: Kept) => Kept): Promise<void> {
-    return this.inTurn(async () => {
+    return this.journal.inTurn(async () => {
       const kept = change(this.kept);
-      // A line that could be written in part only must not run into the next one.
-      if (this.isTorn) await this.replace(this.kept);
-      this.isTorn = true;
-      await this.file!.appendFile(lineOf(record));
-      await this.file!.datasync();
-      this.isTorn = false;
+      if (!(await this.journal.append(lineOf(record)))) return this.replace(kept);
       this.kept = kept;
       if (++this.lines > 2 * this.maxEvents) await this.replace(kept);
     });
   }
 
-  /** One write after the other; what fails leaves what is kept as it was. */
-  private inTurn<T>(write: (file: FileHandle) => Promise<T>): Promise<T> {
-    const done = this.turn.then(() =>
-      orUnavailable(async () => {
-        if (!this.file) throw closedError();
-        return write(this.file);
-      }),
-    );
-    this.turn = done.catch(() => undefined);
-    return done;
-  }
-
   private async replace(kept: Kept): Promise<void> {
-    await rewrite(this.path, kept);
-    const before = this.file;
-    this.file = before && (await open(this.path, "a"));
-    await before?.close();
-    [this.kept, this.lines, this.isTorn] = [kept, countOf(kept), false];
+    await this.journal.replace(textOf(kept));
+    [this.kept, this.lines] = [kept, countOf(kept)];
   }
-}
-
-/** Return the text of a file; "" where there is none. */
-export async function readOrEmpty(path: string): Promise<string> {
-  return readFile(path, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return "";
-    throw cause;
-  });
 }
 
 /** Return what a file of at most this version keeps; not whole, where it must be written anew before anything is appended. */
@@ -178,31 +140,6 @@ function lineOf(record: Consent | EventRecord): string {
   return `${JSON.stringify(record)}\n`;
 }
 
-function rewrite(path: string, { events, consents }: Kept): Promise<void> {
-  return replaceFile(path, [HEADER, ...[...consents, ...events.map(toRecord)].map(lineOf)].join(""));
-}
-
-/** Write a file anew, whole or not at all. */
-export async function replaceFile(path: string, text: string): Promise<void> {
-  const part = `${path}.part`;
-  const file = await open(part, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(part, path);
-}
-
-/** Act; what goes wrong with the file is a ProfileError. */
-export async function orUnavailable<T>(act: () => Promise<T>): Promise<T> {
-  try {
-    return await act();
-  } catch (cause) {
-    if (cause instanceof ProfileError) throw cause;
-    const code = (cause as NodeJS.ErrnoException).code;
-    if (code === "ENOSPC") throw new ProfileError("profile.full", "the disk is full; nothing was written", { cause });
-    throw new ProfileError("profile.unavailable", `the profile can't be opened, read or written: ${code}`, { cause });
-  }
+function textOf({ events, consents }: Kept): string {
+  return [HEADER, ...[...consents, ...events.map(toRecord)].map(lineOf)].join("");
 }

@@ -8,11 +8,12 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { open, realpath, type FileHandle } from "node:fs/promises";
+import { realpath } from "node:fs/promises";
 
 import { closedError } from "../profile";
 import { ProfileError } from "../errors";
-import { headerLine, orUnavailable, parse, readOrEmpty, replaceFile, versionOf } from "../profileFile";
+import { Journal, orUnavailable, readOrEmpty, replaceFile } from "../journal";
+import { headerLine, parse, versionOf } from "../profileFile";
 import { after, type Disk, type Written } from "./disk";
 import { consented, EMPTY, wholeOf, type State, type Step } from "./state";
 
@@ -23,16 +24,13 @@ const EMPTY_STEP = wholeOf(EMPTY);
 /** The state in the file at a path. */
 export class FileDisk implements Disk {
   readonly name = null;
-  private turn: Promise<unknown> = Promise.resolve();
-  private isTorn = false;
 
   private constructor(
-    private readonly path: string,
+    private readonly journal: Journal,
     readonly installation: string,
     private state: State,
     private bytes: number,
     private wholeBytes: number,
-    private file: FileHandle | null,
   ) {}
 
   /** Open the file, or make it. */
@@ -42,61 +40,38 @@ export class FileDisk implements Disk {
       const text = textOf([wholeOf(state)]);
       await replaceFile(path, text);
       const installation = installationOf(await realpath(path));
-      return new FileDisk(path, installation, state, text.length, text.length, await open(path, "a", 0o600));
+      return new FileDisk(await Journal.open(path), installation, state, text.length, text.length);
     });
   }
 
   async read(): Promise<State> {
-    if (!this.file) throw closedError();
+    if (!this.journal.isOpen) throw closedError();
     return this.state;
   }
 
   change<T>(rule: (state: State) => Written<T>): Promise<T> {
-    const done = this.turn.then(() =>
-      orUnavailable(async () => {
-        if (!this.file) throw closedError();
-        const { steps, answer, erases = false } = rule(this.state);
-        if (steps.length) await this.write(steps, erases);
-        return answer;
-      }),
-    );
-    this.turn = done.catch(() => undefined);
-    return done;
+    return this.journal.inTurn(async () => {
+      const { steps, answer, erases = false } = rule(this.state);
+      if (steps.length) await this.write(steps, erases);
+      return answer;
+    });
   }
 
   close(): Promise<void> {
-    const closed = this.turn.then(async () => {
-      const file = this.file;
-      this.file = null;
-      await file?.close();
-    });
-    this.turn = closed;
-    return closed;
+    return this.journal.close();
   }
 
   private async write(steps: readonly Step[], erases: boolean): Promise<void> {
     const [state, line] = [after(this.state, steps), lineOf(steps)];
     const isLong = this.bytes + line.length > 2 * this.wholeBytes + SPARE_BYTES;
-    // A line that could be written in part only must not run into the next one.
-    if (erases || isLong || this.isTorn) {
-      await this.replace(state);
-    } else {
-      this.isTorn = true;
-      await this.file!.appendFile(line);
-      await this.file!.datasync();
-      this.isTorn = false;
+    if (!erases && !isLong && (await this.journal.append(line))) {
       this.bytes += line.length;
+    } else {
+      const text = textOf([wholeOf(state)]);
+      await this.journal.replace(text);
+      [this.bytes, this.wholeBytes] = [text.length, text.length];
     }
     this.state = state;
-  }
-
-  private async replace(state: State): Promise<void> {
-    const text = textOf([wholeOf(state)]);
-    await replaceFile(this.path, text);
-    const before = this.file;
-    this.file = await open(this.path, "a");
-    [this.bytes, this.wholeBytes, this.isTorn] = [text.length, text.length, false];
-    await before?.close();
   }
 }
 
