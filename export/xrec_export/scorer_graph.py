@@ -1,7 +1,4 @@
-"""Build scorer.onnx: a scan of the table finds candidates, float32 re-scores them; ties go to lower rows.
-
-An int8 table is scanned with the user vector in 7 bits, one of floats as it is; all else is the same.
-"""
+"""Build scorer.onnx: a scan of the table finds candidates, float32 re-scores them; ties go to lower rows."""
 
 # D width, nb blocks of 128 items, Np = 128 nb, E bias entries, S blocks chosen, M candidates, k answers
 
@@ -13,12 +10,11 @@ from onnx import TensorProto, helper
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.manifest import BLOCK_ITEMS, Section
 
-from xrec_export.graph_parts import Graph, flatten, gather_elements, make_model
-from xrec_export.quantize import USER_ZERO_POINT, ItemTable
+from xrec_export.graph_parts import Graph, make_model
+from xrec_export.item_scan import stored_items
+from xrec_export.quantize import ItemTable
 from xrec_export.ranker_graph import Candidates, ExportRanker, add_probabilities
 
-USER_LEVELS = 63
-SMALLEST_USER = 1e-25
 CANDIDATES_PER_ANSWER = 3
 LEAST_CANDIDATES = 32
 
@@ -31,30 +27,14 @@ def build_scorer(items: ItemTable, sections: dict[str, Section], ranker: ExportR
     graph = Graph()
     padded = items.blocks * BLOCK_ITEMS
     answers = graph.add("Cast", "k", to=TensorProto.INT64)
-    table = graph.external("item_table", items.table, sections["table"])
-    scale = None
-    if items.scale is not None:
-        scale = flatten(graph, graph.external("item_scale", items.scale, sections["scale"]), answers)  # (Np,)
-
-    user_scale = _user_scale(graph)
-    has_prior = items.prior is not None
-    if scale is None:
-        table = graph.add("Cast", table, to=TensorProto.FLOAT) if items.table.dtype == np.float16 else table
-        coarse = _scan_floats(graph, table, has_prior=has_prior)
-    else:
-        coarse = _scan(graph, table, scale, user_scale, has_prior=has_prior)
+    stored = stored_items(graph, items, sections, answers)
+    coarse = stored.scan(has_prior=items.prior is not None)
     wanted = graph.add("Mul", answers, graph.constant([CANDIDATES_PER_ANSWER], np.int64))
     wanted = graph.add("Max", wanted, graph.constant([LEAST_CANDIDATES], np.int64))
     count = graph.add("Min", wanted, graph.constant([padded], np.int64))  # M
     block, lane = _candidates(graph, coarse, count, items.blocks)
     rows = graph.add("Add", graph.add("Mul", block, graph.constant(BLOCK_ITEMS, np.int64)), lane)
-    if scale is None:
-        last = graph.constant([1], np.int64)
-        places = graph.add("Concat", graph.add("Unsqueeze", block, last), graph.add("Unsqueeze", lane, last), axis=1)
-        vectors = graph.add("Transpose", graph.add("GatherND", table, places), perm=[1, 0])  # (M, D) -> (D, M)
-    else:
-        item_scale = graph.add("Gather", scale, rows, axis=0)
-        vectors = _vectors(graph, flatten(graph, table, answers), item_scale, block, lane, items.width)
+    vectors = stored.vectors(rows, block, lane)
     product = scores = _score_exactly(graph, vectors)
     prior = None
     if items.prior is not None:
@@ -91,42 +71,6 @@ def build_scorer(items: ItemTable, sections: dict[str, Section], ranker: ExportR
     )
 
 
-def _user_scale(graph: Graph) -> str:
-    """Return what one of the 63 levels of the user vector stands for, a scalar."""
-    size = graph.add("ReduceMax", graph.add("Abs", "user"), keepdims=0)
-    size = graph.add("Max", size, graph.constant(SMALLEST_USER, np.float32))  # a zero vector must not divide by zero
-    return graph.add("Div", size, graph.constant(USER_LEVELS, np.float32))
-
-
-def _scan(graph: Graph, table: str, scale: str, user_scale: str, *, has_prior: bool) -> str:
-    """Score every row with the user vector in 7 bits, (nb, 128), in units of the user vector's scale.
-
-    Few passes over Np numbers, two more for a prior: ``item_bias`` takes the zero point away and forbids at once, and
-    the few biases of the call are divided by that scale instead of multiplying every score by it.
-    """
-    quantized = graph.add("QuantizeLinear", "user", user_scale, graph.constant(USER_ZERO_POINT, np.uint8))
-    products = graph.add("MatMulInteger", quantized, table)  # (1, D) x (nb, D, 128) -> (nb, 1, 128)
-    products = graph.add("Reshape", products, graph.constant([-1], np.int64))
-    scores = graph.add("Mul", graph.add("Cast", products, to=TensorProto.FLOAT), scale)
-    scores = graph.add("Add", scores, "item_bias")
-    if has_prior:
-        scores = graph.add("Add", scores, graph.add("Div", "item_prior", user_scale))
-    values = graph.add("Div", "bias_values", user_scale)
-    scores = graph.add("ScatterElements", scores, "bias_rows", values, axis=0, reduction="add")
-    return graph.add("Reshape", scores, graph.constant([-1, BLOCK_ITEMS], np.int64))
-
-
-def _scan_floats(graph: Graph, table: str, *, has_prior: bool) -> str:
-    """Score every row in float32, (nb, 128)."""
-    user = graph.add("Transpose", "user", perm=[1, 0])
-    products = graph.add("MatMul", table, user)  # (nb, 128, D) x (D, 1) -> (nb, 128, 1)
-    scores = graph.add("Add", graph.add("Reshape", products, graph.constant([-1], np.int64)), "item_bias")
-    if has_prior:
-        scores = graph.add("Add", scores, "item_prior")
-    scores = graph.add("ScatterElements", scores, "bias_rows", "bias_values", axis=0, reduction="add")
-    return graph.add("Reshape", scores, graph.constant([-1, BLOCK_ITEMS], np.int64))
-
-
 def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str, str]:
     """Return the block and the lane, (M,) int64 each, of the M best rows, rows ascending.
 
@@ -143,20 +87,6 @@ def _candidates(graph: Graph, coarse: str, count: str, blocks: int) -> tuple[str
     block_size = graph.constant(BLOCK_ITEMS, np.int64)
     block = graph.add("Gather", chosen, graph.add("Div", places, block_size), axis=0)
     return block, graph.add("Mod", places, block_size)
-
-
-def _vectors(graph: Graph, table: str, scale: str, block: str, lane: str, width: int) -> str:
-    """Return the float32 vectors of rows (M,), (D, M).
-
-    ``table`` is flat: one element is gathered faster by one index than by three. A row is gathered whole before the
-    next, near each other in memory, and the rows are then transposed for the sum.
-    """
-    first = graph.add("Add", graph.add("Mul", block, graph.constant(width * BLOCK_ITEMS, np.int64)), lane)
-    first = graph.add("Unsqueeze", first, graph.constant([1], np.int64))
-    index = graph.add("Add", first, graph.constant(np.arange(width) * BLOCK_ITEMS, np.int64))  # (M, D)
-    elements = graph.add("Reshape", gather_elements(graph, table, index), graph.constant([-1, width], np.int64))
-    quantized = graph.add("Transpose", elements, perm=[1, 0])  # (D, M)
-    return graph.add("Mul", graph.add("Cast", quantized, to=TensorProto.FLOAT), scale)
 
 
 def _score_exactly(graph: Graph, vectors: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xrec_export import parity, quantize, scorer_graph
+from xrec_export import item_scan, parity, quantize, scorer_graph
 from xrec_export.build import Release, build_bundle
 from xrec_export.certificate import Certificate
 from xrec_export.lists import Lists, Questions, ask, load_questions, onnxruntime_answer, save_questions
@@ -125,8 +125,8 @@ def test_a_cpu_that_nobody_makes_is_a_usage_error() -> None:
 @emulated
 def test_eight_bits_are_refused_for_a_cpu_without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "USER_ZERO_POINT", 128)
-    monkeypatch.setattr(scorer_graph, "USER_ZERO_POINT", 128)
-    monkeypatch.setattr(scorer_graph, "USER_LEVELS", 127)
+    monkeypatch.setattr(item_scan, "USER_ZERO_POINT", 128)
+    monkeypatch.setattr(item_scan, "USER_LEVELS", 127)
     monkeypatch.setattr(scorer_graph, "LEAST_CANDIDATES", 10)
     monkeypatch.setattr(scorer_graph, "CANDIDATES_PER_ANSWER", 1)
     loose = Tolerance(min_overlap=0, max_ndcg_loss=1)

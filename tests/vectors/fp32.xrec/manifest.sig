@@ -1,1 +1,1 @@
-{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"Xb8Gs6F1UU0oxEybkV8+U/gofcHSIzdfo6CEEf8hqQ4egr3wpqwJylRUkeVxm4rpiov0q9sPh6GouqoNOGoDAA=="}
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"pjnGJCYOYcVXVwyuQD2qub1/r12UUQ086C24bOSxVMl6d/TmvHoAsqUbZjYPy9W85mov+MFIa7HJXmxbUQiGBA=="}
