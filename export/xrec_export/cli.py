@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from xrec_sdk.errors import GateError, UsageError, XrecError
+from xrec_sdk.manifest import TABLE_DTYPES
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -72,7 +73,7 @@ def keygen(path: Path, as_json: bool) -> None:
     "table_format",
     default="int8",
     show_default=True,
-    type=click.Choice(["int8", "fp16", "fp32"]),
+    type=click.Choice(list(TABLE_DTYPES)),
     help="How items are stored: floats for engines without int8 operators (docs/bundle-format.md).",
 )
 @click.option("--budget", type=click.Path(path_type=Path), help="What it may cost: budget.toml (docs/release-gate.md).")

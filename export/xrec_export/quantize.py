@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.errors import DataError
-from xrec_sdk.manifest import BLOCK_ITEMS, SECTION_ALIGNMENT, Section
+from xrec_sdk.manifest import BLOCK_ITEMS, SECTION_ALIGNMENT, TABLE_DTYPES, Section
 
 USER_ZERO_POINT = 64
 """The scan reads the user vector as uint8 1..127 around this: 7 bits, so that no int16 sum of a pair saturates."""
-FLOATS: Mapping[str, Any] = {"fp16": np.float16, "fp32": np.float32}
+FLOATS = {name: np.dtype(dtype) for name, dtype in TABLE_DTYPES.items() if name != "int8"}
 """The formats of a table that holds floats."""
 
 

@@ -28,13 +28,13 @@ from xrec_sdk.manifest import (
     BLOCK_ITEMS,
     MAX_MANIFEST_BYTES,
     RANKER_FEATURES,
+    TABLE_DTYPES,
     FileRecord,
     Manifest,
     parse_manifest,
 )
 from xrec_sdk.signature import MAX_SIGNATURE_FILE_BYTES, check_trusted_keys, verify
 
-_DTYPES = {"int8": "|i1", "fp16": "<f2", "fp32": "<f4"}
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 MAPPED = ("catalog.bin", "ids.bin", "items.bin")
@@ -287,7 +287,7 @@ def _assemble(checked: Checked) -> Bundle:
             raise BundleDamaged("bundle.count_mismatch", f"{name} holds {count} items, not {manifest.item_count}")
     blocks, items, sections = manifest.block_count, contents["items.bin"], manifest.items
     table = np.frombuffer(
-        items, _DTYPES[manifest.table_format], blocks * BLOCK_ITEMS * manifest.width, sections.table.offset
+        items, TABLE_DTYPES[manifest.table_format], blocks * BLOCK_ITEMS * manifest.width, sections.table.offset
     )
     scale = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.scale.offset) if sections.scale else None
     bias = np.frombuffer(items, "<f4", blocks * BLOCK_ITEMS, sections.bias.offset)

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import numpy as np
+
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported
 from xrec_sdk.history import RepeatRule, Vocabulary
 from xrec_sdk.idtable import MAX_ITEMS
+from xrec_sdk.manifest_fields import MAX_NAMES, Fields, fail
 from xrec_sdk.query import BUCKETS
 from xrec_sdk.version import __version__
 
@@ -27,11 +30,10 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 33
 MAX_WIDTH = 4096
 MAX_HISTORY = 10_000
-MAX_NAMES = 256
 MAX_FILES = 64
 MAX_TIME_MS = 1 << 53
-NUMBER_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
-"""Bytes of a number of the item table in each format of it."""
+TABLE_DTYPES = {"int8": "|i1", "fp16": "<f2", "fp32": "<f4"}
+"""The dtype of a number of the item table in each format of it, as NumPy spells it."""
 RANKER_FEATURES = 2
 """Numbers of each item that a ranker reads besides its row: log of its training events and log of its price."""
 
@@ -129,7 +131,7 @@ def section_sizes(
 ) -> dict[str, int]:
     """Return the exact size of each section of items.bin in bytes."""
     padded = -(-item_count // BLOCK_ITEMS) * BLOCK_ITEMS
-    sizes = {"table": NUMBER_BYTES[table_format] * padded * width}
+    sizes = {"table": np.dtype(TABLE_DTYPES[table_format]).itemsize * padded * width}
     if table_format == "int8":
         sizes["scale"] = 4 * padded
     sizes |= {"bias": 4 * padded, "prior": 4 * padded}
@@ -181,9 +183,9 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
     Raises BundleDamaged where a value is missing or out of bounds, BundleUnsupported for another format version or a
     newer SDK than this one.
     """
-    top = _Fields(_load_json(manifest_bytes), "manifest.json")
+    top = Fields(_load_json(manifest_bytes), "manifest.json")
     if top.values.get("format") != FORMAT:
-        _fail(f"format is {top.values.get('format')!r}, expected {FORMAT!r}")
+        fail(f"format is {top.values.get('format')!r}, expected {FORMAT!r}")
     if top.integer("format_version", 1, 1 << 31) != FORMAT_VERSION:
         raise BundleUnsupported(
             "bundle.format_version",
@@ -223,10 +225,6 @@ def parse_manifest(manifest_bytes: bytes) -> Manifest:
     )
 
 
-def _fail(message: str) -> NoReturn:
-    raise BundleDamaged("bundle.manifest_malformed", f"manifest.json: {message}")
-
-
 def _load_json(manifest_bytes: bytes) -> dict[str, object]:
     if len(manifest_bytes) > MAX_MANIFEST_BYTES:
         raise BundleDamaged("bundle.manifest_size", f"manifest.json has more than {MAX_MANIFEST_BYTES} bytes")
@@ -237,7 +235,7 @@ def _load_json(manifest_bytes: bytes) -> dict[str, object]:
     except (ValueError, RecursionError) as cause:
         raise BundleDamaged("bundle.manifest_malformed", f"manifest.json is not JSON: {cause}") from cause
     if not isinstance(fields, dict):
-        _fail("it is not a JSON object")
+        fail("it is not a JSON object")
     return fields
 
 
@@ -256,68 +254,16 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """One JSON object of the manifest, read value by value with bounds."""
-
-    values: dict[str, object]
-    path: str
-
-    def child(self, key: str) -> _Fields:
-        value = self.values.get(key)
-        if not isinstance(value, dict):
-            _fail(f"{self.path}.{key} must be an object")
-        return _Fields(value, f"{self.path}.{key}")
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self.values.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            _fail(f"{self.path}.{key} must be an integer from {low} to {high}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.values.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= 1e6:
-            _fail(f"{self.path}.{key} must be a number of at most a million")
-        return float(value)
-
-    def boolean(self, key: str) -> bool:
-        value = self.values.get(key)
-        if not isinstance(value, bool):
-            _fail(f"{self.path}.{key} must be true or false")
-        return value
-
-    def text(self, key: str, pattern: re.Pattern[str] | None = None) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str) or not _is_name(value) or (pattern and not pattern.fullmatch(value)):
-            _fail(f"{self.path}.{key} must be a short text" + (f" like {pattern.pattern}" if pattern else ""))
-        return value
-
-    def names(self, key: str) -> tuple[str, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or len(value) > MAX_NAMES:
-            _fail(f"{self.path}.{key} must be a list of at most {MAX_NAMES} names")
-        names = tuple(name for name in value if isinstance(name, str) and _is_name(name))
-        if len(names) != len(value) or len(set(names)) != len(names):
-            _fail(f"{self.path}.{key} must hold distinct short texts")
-        return names
-
-
-def _is_name(text: str) -> bool:
-    # A lone surrogate has no UTF-8 bytes; JSON can spell it as an escape.
-    return 1 <= len(text) <= 200 and not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _vocabulary(fields: _Fields) -> Vocabulary:
+def _vocabulary(fields: Fields) -> Vocabulary:
     edges = fields.values.get("gap_edges_ms")
     if not isinstance(edges, list) or not 1 <= len(edges) <= MAX_NAMES:
-        _fail("vocabulary.gap_edges_ms must be a list of times")
+        fail("vocabulary.gap_edges_ms must be a list of times")
     for before, edge in zip([0, *edges], edges, strict=False):
         if not isinstance(edge, int) or isinstance(edge, bool) or not before < edge <= MAX_TIME_MS:
-            _fail("vocabulary.gap_edges_ms must be positive and ascending")
+            fail("vocabulary.gap_edges_ms must be positive and ascending")
     events = fields.names("events")
     if not events:
-        _fail("vocabulary.events is empty")
+        fail("vocabulary.events is empty")
     return Vocabulary(
         events,
         fields.names("devices"),
@@ -328,7 +274,7 @@ def _vocabulary(fields: _Fields) -> Vocabulary:
     )
 
 
-def _query_buckets(fields: _Fields) -> int:
+def _query_buckets(fields: Fields) -> int:
     if "query_buckets" not in fields.values:
         return 0
     buckets = fields.integer("query_buckets", 1, 1 << 31)
@@ -339,28 +285,28 @@ def _query_buckets(fields: _Fields) -> int:
     return buckets
 
 
-def _repeat(top: _Fields) -> RepeatRule | None:
+def _repeat(top: Fields) -> RepeatRule | None:
     if "repeat" in top.values and top.values["repeat"] is None:
         return None
     fields = top.child("repeat")
     weight = fields.number("weight")
     if not math.isfinite(weight):
-        _fail("repeat.weight must be finite")
+        fail("repeat.weight must be finite")
     return RepeatRule(weight, fields.integer("half_life_ms", 1, MAX_TIME_MS), fields.names("events"))
 
 
-def _table_format(top: _Fields) -> str:
+def _table_format(top: Fields) -> str:
     if "table_format" not in top.values:
         return "int8"
     found = top.text("table_format")
-    if found not in NUMBER_BYTES:
+    if found not in TABLE_DTYPES:
         raise BundleUnsupported(
-            "bundle.table_format", f"the item table is in {found}; this SDK reads {', '.join(NUMBER_BYTES)}"
+            "bundle.table_format", f"the item table is in {found}; this SDK reads {', '.join(TABLE_DTYPES)}"
         )
     return found
 
 
-def _ranker(top: _Fields) -> RankerRecord | None:
+def _ranker(top: Fields) -> RankerRecord | None:
     if top.values.get("ranker") is None:
         return None
     fields = top.child("ranker")
@@ -372,20 +318,20 @@ def _ranker(top: _Fields) -> RankerRecord | None:
     return RankerRecord(fields.names("events"), fields.integer("horizon_ms", 1, MAX_TIME_MS))
 
 
-def _files(fields: _Fields) -> dict[str, FileRecord]:
+def _files(fields: Fields) -> dict[str, FileRecord]:
     missing = [name for name in REQUIRED_FILES if name not in fields.values]
     if missing or len(fields.values) > MAX_FILES:
-        _fail(f"files must name {', '.join(missing)}" if missing else f"files names more than {MAX_FILES} files")
+        fail(f"files must name {', '.join(missing)}" if missing else f"files names more than {MAX_FILES} files")
     records = {}
     for name in fields.values:
         if not _FILE_NAME.fullmatch(name) or len(name) > 64 or name in ("manifest.json", "manifest.sig"):
-            _fail(f"files: {name!r} is not the name of a file of a bundle")
+            fail(f"files: {name!r} is not the name of a file of a bundle")
         record = fields.child(name)
         records[name] = FileRecord(record.text("sha256", _SHA256), record.integer("bytes", 0, MAX_FILE_BYTES))
     return records
 
 
-def _items(fields: _Fields, sizes: Mapping[str, int], file_bytes: int) -> ItemSections:
+def _items(fields: Fields, sizes: Mapping[str, int], file_bytes: int) -> ItemSections:
     sections = {}
     end = 0
     for name, size in sizes.items():
@@ -394,11 +340,9 @@ def _items(fields: _Fields, sizes: Mapping[str, int], file_bytes: int) -> ItemSe
         section = fields.child(name)
         offset = section.integer("offset", 0, MAX_FILE_BYTES)
         if section.integer("bytes", 0, MAX_FILE_BYTES) != size:
-            _fail(f"items.{name}.bytes must be {size}")
+            fail(f"items.{name}.bytes must be {size}")
         if offset % SECTION_ALIGNMENT or offset < end or offset + size > file_bytes:
-            _fail(
-                f"items.{name}.offset must be a multiple of {SECTION_ALIGNMENT} after the section before, in the file"
-            )
+            fail(f"items.{name}.offset must be a multiple of {SECTION_ALIGNMENT} after the section before, in the file")
         sections[name] = Section(offset, size)
         end = offset + size
     return ItemSections(**sections)

@@ -17,7 +17,7 @@ from xrec_sdk.seal import TAMPERED, seal, unseal
 from xrec_sdk.store import Connection
 from xrec_sdk.sync import BAD_BODY, LIMITS, Dead, Op, Queued, Replica, Row, SyncError
 from xrec_sdk.sync_draft import nop
-from xrec_sdk.sync_tables import ROW, keep_dead, op_of, put_op, row_of, standing
+from xrec_sdk.sync_tables import OP, ROW, keep_dead, op_of, put_op, row_of, standing
 
 CODES = "e2e.%"
 _LAST_ERASURE = "SELECT coalesce(max(dseq), 0) FROM queue WHERE kind = 'erase' AND seq IS NULL"
@@ -80,8 +80,7 @@ def _mark(key: str) -> str:
 
 
 def _give_up(connection: Connection, dseq: int, code: str) -> None:
-    columns = "dseq, kind, id, epoch, hlc_ms, hlc_counter, contact_ms, purpose, body"
-    op = op_of(connection.execute(f"SELECT {columns} FROM queue WHERE dseq = ?", (dseq,)).fetchone())
+    op = op_of(connection.execute(f"SELECT {OP} FROM queue WHERE dseq = ?", (dseq,)).fetchone())
     put_op(connection, Queued(nop(dseq)))
     keep_dead(connection, [Dead(op, code)])
 
