@@ -3,67 +3,23 @@
  * a bundle of the vectors, or around the one that XREC_BUNDLE and XREC_KEY name.
  */
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { chromium, type Browser, type Page } from "playwright-core";
-import { preview, type PreviewServer } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { CHROMIUM, hasChromium } from "./chromium";
-import { Server } from "./devices";
-import { hasPython } from "./python";
-import { buildShop, CONFIG, itemsOf, titlesOf, type Shop } from "./shop";
-import { INDEX, VECTORS } from "./vectors";
-
-const agree = async (shop: Shop) => {
-  const button = shop.getByRole("button", { name: "Yes, remember" });
-  await button.click();
-  await button.waitFor({ state: "hidden" }); // the answer is kept
-};
-const buy = (shop: Shop, place: number) => itemsOf(shop).nth(place).getByRole("button", { name: "Buy now" }).click();
+import { hasChromium } from "./chromium";
+import { agree, buy, frameOf, itemsOf, Storefront, titlesOf, urlOf } from "./shop";
 
 describe.skipIf(!hasChromium())("the storefront", () => {
-  let [folder, browser, server]: [string, Browser, PreviewServer] = ["", null!, null!];
-
+  let storefront: Storefront;
   beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), "xrec-"));
-    process.env.XREC_BUNDLE ??= join(VECTORS, "ranked.xrec");
-    process.env.XREC_KEY ??= INDEX.key;
-    process.env.XREC_STOREFRONT = join(folder, "site");
-    buildShop();
-    server = await serve();
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+    storefront = await Storefront.open();
   }, 300_000);
-
-  afterAll(async () => {
-    await browser.close();
-    await server.close();
-    rmSync(folder, { recursive: true });
-  });
-
-  function serve(): Promise<PreviewServer> {
-    return preview({ configFile: CONFIG, logLevel: "error", preview: { port: 0, host: "127.0.0.1" } });
-  }
-
-  const urlOf = (of: PreviewServer, path = "") => of.resolvedUrls!.local[0] + path;
-
-  /** Open a page as a new user; what goes wrong in it is in `errors`. */
-  async function visit(path: string, at = server): Promise<{ page: Page; errors: string[] }> {
-    const context = await browser.newContext({ locale: "en-US", viewport: { width: 1500, height: 900 } });
-    context.setDefaultTimeout(120_000);
-    const [page, errors]: [Page, string[]] = [await context.newPage(), []];
-    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    page.on("pageerror", (error) => errors.push(error.message));
-    await page.goto(urlOf(at, path));
-    return { page, errors };
-  }
-
-  const frameOf = (page: Page, device: string) => page.frameLocator(`iframe[name="${device}"]`);
+  afterAll(() => storefront.close());
 
   test("a new user sees the first list, and how long it took is said", async () => {
-    const { page, errors } = await visit("shop.html?device=phone");
+    const { page, errors } = await storefront.visit("shop.html?device=phone");
     await itemsOf(page).first().waitFor();
     console.log(`first list ${Math.round(await page.evaluate(() => performance.now()))} ms after the navigation began`);
     expect(errors).toEqual([]);
@@ -71,7 +27,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   }, 300_000);
 
   test("nothing is kept before the user agrees, and a withdrawal keeps what there is and uses it for nothing", async () => {
-    const { page, errors } = await visit("shop.html?device=phone");
+    const { page, errors } = await storefront.visit("shop.html?device=phone");
     await itemsOf(page).first().waitFor();
     expect(await page.getByRole("heading", { name: "Popular now" }).count()).toBe(1);
     await buy(page, 0);
@@ -103,7 +59,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   }, 300_000);
 
   test("a tap on the phone changes the PC's list, with the reason, without a reload; so do being forgotten and Chinese", async () => {
-    const { page, errors } = await visit("");
+    const { page, errors } = await storefront.visit("");
     const [phone, pc] = [frameOf(page, "phone"), frameOf(page, "pc")];
     await itemsOf(pc).first().waitFor();
     await itemsOf(phone).first().waitFor();
@@ -131,55 +87,25 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     await page.context().close();
   }, 300_000);
 
-  test.skipIf(!hasPython())("beside a sync server each frame is a device: a tap reaches the others, offline too once they are back, and so does being forgotten", async () => {
-    const sync = new Server(folder, []);
-    process.env.XREC_SYNC_TOKEN = sync.token();
-    await sync.start();
-    process.env.XREC_SYNC_URL = sync.url;
-    const own = await serve();
-    delete process.env.XREC_SYNC_URL;
-    delete process.env.XREC_SYNC_TOKEN;
-    const { page, errors } = await visit("", own);
-    const [phone, pc, mini] = ["phone", "pc", "mini_program"].map((device) => frameOf(page, device));
-    for (const shop of [phone, pc, mini]) await itemsOf(shop).first().waitFor();
-    const first = (await titlesOf(phone))[0];
-    await agree(phone);
-    await page.locator('[data-fact="sync"]', { hasText: "Phone ✓, PC ✓, Mini-program ✓" }).waitFor();
-    await buy(phone, 0);
-    for (const shop of [pc, mini]) await shop.locator(".why", { hasText: `Because you bought ${first} on your phone` }).first().waitFor();
-    const databases = await page.evaluate(async () => (await indexedDB.databases()).map(({ name }) => name!).sort());
-    expect(databases).toEqual(["corner-shop", "corner-shop-mini_program", "corner-shop-pc", "corner-shop-phone"]);
-
-    await page.evaluate(async () => {
-      await navigator.serviceWorker.ready;
-    });
-    await page.reload(); // from now on the worker stands between the pages and the network
-    await itemsOf(mini).first().waitFor();
-    await page.locator('[data-fact="sync"]', { hasText: "Phone ✓, PC ✓, Mini-program ✓" }).waitFor();
-    await page.getByRole("switch", { name: "Cut the network" }).click();
-    await mini.getByText("Everything still works.").waitFor();
-    const second = (await titlesOf(mini))[0];
-    await buy(mini, 0);
-    await mini.locator(".why", { hasText: second }).first().waitFor();
-    await page.locator('[data-fact="sync"]', { hasText: "Mini-program … 1" }).waitFor();
-    await page.locator('[data-fact="events"]', { hasText: "1 (Phone 1" }).waitFor(); // the phone has not heard of it
-    await page.getByRole("switch", { name: "Cut the network" }).click();
-    await phone.locator(".why", { hasText: `Because you bought ${second} in the mini-program` }).first().waitFor();
-
-    await page.getByRole("button", { name: "Forget me" }).click();
-    for (const shop of [phone, pc, mini]) await shop.getByRole("heading", { name: "Popular now" }).waitFor();
-    await page.locator('[data-fact="events"]', { hasText: "0 (Phone 0" }).waitFor();
-    expect(errors.filter((text) => !text.includes("Failed to load resource"))).toEqual([]); // the cut network says so
+  test("a notice that is open when the language changes is said in the new one", async () => {
+    const { page } = await storefront.visit("shop.html?device=phone");
+    await itemsOf(page).first().waitFor();
+    await agree(page);
+    await page.clock.install();
+    await page.clock.pauseAt(Date.now() + 3_600_000); // no notice ends by itself
+    const title = (await titlesOf(page))[0];
+    await buy(page, 0);
+    await page.getByText(`Bought: ${title}.`).waitFor();
+    await page.getByRole("button", { name: "中文" }).click();
+    await page.getByText(`已购买：${title}。`).waitFor();
     await page.context().close();
-    await own.close();
-    await sync.kill();
   }, 300_000);
 
   test("two tabs share history and basket", async () => {
-    const { page: first } = await visit("shop.html?device=pc");
+    const { page: first } = await storefront.visit("shop.html?device=pc");
     await itemsOf(first).first().waitFor();
     const second = await first.context().newPage();
-    await second.goto(urlOf(server, "shop.html?device=mini_program"));
+    await second.goto(urlOf(storefront.site, "shop.html?device=mini_program"));
     await itemsOf(second).first().waitFor();
     await first.bringToFront(); // a tab behind another is drawn rarely, and what is not drawn can't be clicked
     await agree(first);
@@ -197,8 +123,8 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   }, 300_000);
 
   test("once visited it opens without a server, and goes on recommending", async () => {
-    const own = await serve();
-    const { page } = await visit("shop.html?device=phone", own);
+    const own = await storefront.serve();
+    const { page } = await storefront.visit("shop.html?device=phone", own);
     await itemsOf(page).first().waitFor();
     await page.evaluate(async () => {
       await navigator.serviceWorker.ready;
@@ -221,7 +147,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   };
 
   test("the switch cuts the network off for every page, and lets it in again", async () => {
-    const { page } = await visit("");
+    const { page } = await storefront.visit("");
     await itemsOf(frameOf(page, "phone")).first().waitFor();
     await page.locator('[data-fact="server"]', { hasText: offered() }).waitFor();
     await page.evaluate(async () => {
@@ -238,9 +164,9 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   }, 300_000);
 
   test("the policy allows no code but the build's, and nothing from elsewhere", async () => {
-    const { page, errors } = await visit("shop.html");
+    const { page, errors } = await storefront.visit("shop.html");
     await itemsOf(page).first().waitFor();
-    const policy = (await (await fetch(urlOf(server, "shop.html"))).headers.get("content-security-policy"))!;
+    const policy = (await (await fetch(urlOf(storefront.site, "shop.html"))).headers.get("content-security-policy"))!;
     expect(policy).toContain("default-src 'none'");
     expect(policy).not.toContain("unsafe");
     const made = await page.evaluate(async () => {
@@ -257,7 +183,7 @@ describe.skipIf(!hasChromium())("the storefront", () => {
   }, 300_000);
 
   test("the keyboard alone buys, keeps its place, searches and reaches every page; each control has a name", async () => {
-    const { page } = await visit("shop.html?device=pc");
+    const { page } = await storefront.visit("shop.html?device=pc");
     await itemsOf(page).first().waitFor();
     await agree(page);
     await itemsOf(page).nth(1).getByRole("button", { name: "Add to basket" }).focus();

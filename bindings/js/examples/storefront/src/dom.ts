@@ -8,6 +8,11 @@ export function element(name: string, attributes: Readonly<Record<string, Value>
   return filled(document.createElement(name), attributes, children);
 }
 
+/** Return a text that may be broken after a slash too, where a line has no other place. */
+export function breakable(text: string): Child[] {
+  return text.split(/(?<=\/)/).flatMap((part, place) => (place ? [element("wbr"), part] : [part]));
+}
+
 /** Return an element of SVG. */
 export function drawn(name: string, attributes: Readonly<Record<string, Value>>, ...children: readonly Child[]): SVGElement {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);

@@ -5,10 +5,10 @@ import type { Recommendation } from "@xrec/sdk/core";
 import { aisleTile, tile } from "./tile";
 import { AISLES, type Aisle } from "./aisles";
 import type { Card } from "./catalogue";
-import { element, type Child } from "./dom";
+import { breakable, element, type Child } from "./dom";
 import type { Session } from "./session";
 import type { Shared } from "./store";
-import { reasonText, textsOf } from "./texts";
+import { reasonText, textsOf, type Say } from "./texts";
 
 const SHELF = 12;
 const PAGE = 24;
@@ -17,7 +17,7 @@ const PAGE = 24;
 export interface Shown {
   readonly session: Session;
   readonly shared: Shared;
-  announce(text: string): void;
+  announce(say: Say): void;
 }
 
 /** Return the home page: what is picked, what to buy again, the aisles. */
@@ -74,7 +74,7 @@ export async function product(shown: Shown, itemId: string): Promise<Child[]> {
         "div",
         { class: "facts" },
         element("p", { class: "kind" }, element("a", { href: `#/aisle/${card.aisle}` }, texts.aisle[card.aisle])),
-        element("h1", {}, card.title),
+        element("h1", {}, ...breakable(card.title)),
         element("p", { class: "detail" }, card.detail.join(" · ")),
         element("p", { class: "note" }, texts.noPrices),
         element("div", { class: "actions" }, buyButton(shown, card), addButton(shown, card, texts.add)),
@@ -90,7 +90,7 @@ export function basket(shown: Shown): Child[] {
   const { session, shared, announce } = shown;
   const texts = textsOf(shared.language);
   const cards = Object.entries(shared.basket).map(([itemId, count]) => [session.catalogue.card(itemId), count] as const);
-  const order = () => void session.order().then((isKept) => announce(isKept ? texts.ordered : texts.orderedUnasked));
+  const order = () => void session.order().then((isKept) => announce((said) => (isKept ? said.ordered : said.orderedUnasked)));
   const lines = cards.map(([card, count]) => card && basketLine(shown, card, count));
   return [
     element("h1", {}, texts.basket),
@@ -105,7 +105,7 @@ export async function privacy(shown: Shown): Promise<Child[]> {
   const { session, shared, announce } = shown;
   const texts = textsOf(shared.language);
   const { events, consent } = await session.recommender.exportMyData();
-  const forget = () => void session.forget().then(() => announce(texts.forgotten));
+  const forget = () => void session.forget().then(() => announce((said) => said.forgotten));
   return [
     element("h1", {}, texts.privacy),
     element(
@@ -150,10 +150,10 @@ function cardOf(shown: Shown, card: Card, item: Recommendation, key: string): HT
       "a",
       { href: `#/item/${encodeURIComponent(card.itemId)}`, title: chance, "data-key": `${key}-open-${card.itemId}` },
       tile(card.aisle, card.itemId, card.title),
-      element("span", { class: "title" }, card.title),
+      element("span", { class: "title" }, ...breakable(card.title)),
       element("span", { class: "detail" }, card.detail.join(" · ")),
     ),
-    because ? element("p", { class: "why" }, reasonText(texts, first, because.title)) : null,
+    because ? element("p", { class: "why" }, ...breakable(reasonText(texts, first, because.title))) : null,
     element("div", { class: "actions" }, buyButton(shown, card, key), addButton(shown, card, texts.addShort, key)),
   );
 }
@@ -164,14 +164,14 @@ function percent(share: number): string {
 
 function buyButton({ session, shared, announce }: Shown, { itemId, title }: Card, key = "product"): HTMLElement {
   const texts = textsOf(shared.language);
-  const buy = () => void session.act("purchase", itemId).then((isKept) => announce(isKept ? texts.bought(title) : texts.orderedUnasked));
+  const buy = () => void session.act("purchase", itemId).then((isKept) => announce((said) => (isKept ? said.bought(title) : said.orderedUnasked)));
   const words = { type: "button", class: "primary", "aria-label": `${texts.buy}: ${title}`, "data-key": `${key}-buy-${itemId}` };
   return element("button", { ...words, onclick: buy }, texts.buy);
 }
 
 function addButton({ session, shared, announce }: Shown, { itemId, title }: Card, text: string, key = "product"): HTMLElement {
   const texts = textsOf(shared.language);
-  const add = () => void session.put(itemId, 1).then(() => announce(texts.added(title)));
+  const add = () => void session.put(itemId, 1).then(() => announce((said) => said.added(title)));
   const words = { type: "button", "aria-label": `${texts.add}: ${title}`, "data-key": `${key}-add-${itemId}` };
   return element("button", { ...words, onclick: add }, text);
 }
@@ -188,7 +188,7 @@ function basketLine({ session, shared }: Shown, card: Card, count: number): HTML
     "li",
     { class: "line" },
     tile(card.aisle, card.itemId, card.title),
-    element("a", { href: `#/item/${encodeURIComponent(card.itemId)}` }, element("span", { class: "title" }, card.title), element("span", { class: "detail" }, card.detail.join(" · "))),
+    element("a", { href: `#/item/${encodeURIComponent(card.itemId)}` }, element("span", { class: "title" }, ...breakable(card.title)), element("span", { class: "detail" }, card.detail.join(" · "))),
     element("span", { class: "count" }, change(-1, "−", texts.less), element("b", {}, String(count)), change(1, "+", texts.more)),
   );
 }

@@ -14,6 +14,8 @@ const POLICY = "2026-11";
 declare const TRUSTED_KEYS: readonly string[];
 
 type Deed = "view" | "cart" | "purchase";
+/** What the user is asked: for the first time, or whether their yes is to hold against a refusal that it did not know of. */
+export type Question = "first" | "again";
 
 /** A list, and how long it took. */
 export interface Listed {
@@ -59,17 +61,28 @@ export class Session {
 
   /** Say whether the shop may remember what the user does, on all their devices, and choose by it. */
   async consent(granted: boolean): Promise<void> {
-    await this.store.change(() => ({ agreed: granted }));
+    await this.store.change(({ answers }) => ({ agreed: granted, answers: answers + 1 }));
     await this.follow();
   }
 
-  /** Say on this device what the account agreed to, if it is not said yet. */
+  /** Say to this device's profile what was last answered, once: what comes from other devices later stands over it. */
   async follow(): Promise<void> {
-    const { agreed } = await this.store.read();
-    if (agreed === null && !(await this.recommender.consent()).personalise) return;
+    const { agreed, answers, said } = await this.store.read();
+    if (answers === (said[this.device] ?? 0)) return;
     for (const purpose of ["personalise", "sync"] as const) {
       await this.recommender.setConsent(purpose, agreed === true, { policy: POLICY });
     }
+    await this.store.change(({ said }) => ({ said: { ...said, [this.device]: answers } }));
+  }
+
+  /**
+   * Return what is to be asked. A yes that was said before this device heard of the user's others gives way to a refusal on
+   * one of them; said again, it covers what is known by now.
+   */
+  async question(): Promise<Question | null> {
+    const [{ agreed, answers, said }, { personalise }] = [await this.store.read(), await this.recommender.consent()];
+    if (personalise || agreed === false || answers !== (said[this.device] ?? 0)) return null;
+    return agreed ? "again" : "first";
   }
 
   /** Keep that something was done with an item on this device; return false, and keep nothing, without consent. */

@@ -4,11 +4,12 @@ import { aisle, basket, home, privacy, product, search, type Shown } from "./pag
 import type { Aisle } from "./aisles";
 import { element, replace, type Child } from "./dom";
 import { isOffline, whenNetworkChanges } from "./network";
-import { Session } from "./session";
-import type { Shared } from "./store";
-import { textsOf } from "./texts";
+import { Session, type Question } from "./session";
+import type { Language, Shared } from "./store";
+import { textsOf, type Say } from "./texts";
 
 const DEVICES = ["phone", "pc", "mini_program"];
+const NOTICE_MS = 3500;
 const asked = new URL(location.href).searchParams.get("device");
 const device = DEVICES.find((name) => name === asked) ?? (matchMedia("(max-width: 40rem)").matches ? "phone" : "pc");
 const holder = document.querySelector("#shop")!;
@@ -23,10 +24,19 @@ document.documentElement.dataset.device = device;
 holder.append(header, main, banner, status);
 main.append(element("p", { class: "note loading" }, textsOf(navigator.language.startsWith("zh") ? "zh" : "en").loading));
 
-function announce(text: string): void {
-  status.textContent = text;
+let notice: { readonly say: Say; readonly end: ReturnType<typeof setTimeout> } | null = null;
+
+function announce(say: Say, language: Language): void {
+  clearTimeout(notice?.end);
+  const end = setTimeout(() => ((notice = null), status.classList.remove("fresh")), NOTICE_MS);
+  notice = { say, end };
+  drawNotice(language);
   status.classList.add("fresh");
-  setTimeout(() => status.classList.remove("fresh"), 3500);
+}
+
+function drawNotice(language: Language): void {
+  const text = notice?.say(textsOf(language));
+  if (text && text !== status.textContent) status.textContent = text;
 }
 
 /** Which page the address asks for. */
@@ -74,15 +84,16 @@ function drawHeader(session: Session, shared: Shared): void {
   );
 }
 
-function drawBanner(session: Session, { agreed, language }: Shared): void {
+function drawBanner(session: Session, { language }: Shared, question: Question | null): void {
   const texts = textsOf(language);
+  const [title, text] = question === "again" ? [texts.askAgainTitle, texts.askAgain] : [texts.askTitle, texts.ask];
   const answer = (agrees: boolean) => () => void session.consent(agrees);
-  banner.hidden = agreed !== null;
+  banner.hidden = question === null;
   banner.setAttribute("aria-label", texts.privacy);
   replace(
     banner,
-    element("p", {}, element("b", {}, texts.askTitle)),
-    element("p", {}, texts.ask),
+    element("p", {}, element("b", {}, title)),
+    element("p", {}, text),
     element(
       "div",
       { class: "actions" },
@@ -98,10 +109,12 @@ async function start(): Promise<void> {
   const draw = async () => {
     const own = ++turn;
     const shared = await session.store.read();
-    const page = await pageOf({ session, shared, announce });
+    const page = await pageOf({ session, shared, announce: (say) => announce(say, shared.language) });
+    const question = await session.question();
     if (own !== turn) return; // something newer is being drawn
     drawHeader(session, shared);
-    drawBanner(session, shared);
+    drawBanner(session, shared, question);
+    drawNotice(shared.language);
     replace(main, ...page);
     main.dataset.drawn = String(own);
   };

@@ -79,9 +79,9 @@ async function start(): Promise<void> {
     const milliseconds = (value: number) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
     const sorted = [...times].sort((a, b) => a - b);
     const kept = standings.get(DEVICES[0])?.events ?? {};
-    const counts = DEVICES.map((device) => `${texts.devices[device]} ${kept[device] ?? 0}`);
+    const counts = DEVICES.map((device) => `${texts.devices[device]}\u00a0${kept[device] ?? 0}`);
     const total = Object.values(kept).reduce((sum, count) => sum + count, 0);
-    const inStep = DEVICES.map((device) => `${texts.devices[device]} ${said.stands(standings.get(device)?.sync, standings.get(device)?.queued ?? 0)}`);
+    const inStep = DEVICES.map((device) => `${texts.devices[device]}\u00a0${said.stands(standings.get(device)?.sync, standings.get(device)?.queued ?? 0)}`);
     replace(
       panel,
       element(

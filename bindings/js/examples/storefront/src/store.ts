@@ -9,8 +9,11 @@ export type Language = "en" | "zh";
 
 /** What lies in the basket, by item, and the like. */
 export interface Shared {
-  /** Whether the shop may remember the user; null before they have said so. */
+  /** Whether the shop may remember the user; null before they have said so, and once they are forgotten. */
   readonly agreed: boolean | null;
+  /** How often they have answered or been forgotten, and up to which of these each device has said it to its profile. */
+  readonly answers: number;
+  readonly said: Readonly<Record<string, number>>;
   /** Whether there was a sync server when the shop was last reached. */
   readonly isServed: boolean;
   readonly basket: Readonly<Record<string, number>>;
@@ -46,6 +49,8 @@ export type Message =
 
 const FRESH: Shared = {
   agreed: null,
+  answers: 0,
+  said: {},
   isServed: false,
   basket: {},
   language: languageOf(navigator.language),
@@ -81,7 +86,9 @@ export class Store {
 
   /** Back to the first visit, but for what says nothing of the user. */
   forget(): Promise<void> {
-    return this.change(({ language, release, isServed }) => ({ ...FRESH, language, release, isServed }));
+    return this.change(({ language, release, isServed, answers, said }) => {
+      return { ...FRESH, language, release, isServed, answers: answers + 1, said };
+    });
   }
 
   say(message: Message): void {

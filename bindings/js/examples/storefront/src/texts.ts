@@ -36,6 +36,8 @@ const ENGLISH = {
   chance: (share: string) => `Chance that you buy it within a week: ${share}`,
   askTitle: "May the shop remember what you buy?",
   ask: "It goes to your own devices and makes your lists there. The shop's server carries it between them and ranks nothing. You can change your mind at any time.",
+  askAgainTitle: "Another of your devices said no",
+  askAgain: "There you asked to be forgotten, or said no, so nothing is kept here. Shall the shop remember what you buy after all? Your answer holds on all your devices.",
   yes: "Yes, remember",
   no: "No, thanks",
   remembers: "Remember what I buy and look at, and choose for me by it",
@@ -87,7 +89,7 @@ const ENGLISH = {
     events: "Events kept",
     sync: "In step with the server",
     shared: "no sync server: the frames share one store",
-    stands: (sync: string | undefined, queued: number) => (sync === "up_to_date" && !queued ? "✓" : sync === "no_consent" ? "–" : `… ${queued}`),
+    stands: (sync: string | undefined, queued: number) => (sync === "up_to_date" && !queued ? "✓" : sync === "no_consent" ? "–" : `…\u00a0${queued}`),
     server: "Server",
     serverHas: (release: number) => `has release ${release}`,
     serverGone: "not reached",
@@ -98,6 +100,8 @@ const ENGLISH = {
 };
 
 type Texts = typeof ENGLISH;
+/** Something to say, whatever the language. */
+export type Say = (texts: Texts) => string;
 
 const CHINESE: Texts = {
   shop: "街角小店",
@@ -130,6 +134,8 @@ const CHINESE: Texts = {
   chance: (share) => `一周内购买的概率：${share}`,
   askTitle: "可以记住你买过的商品吗？",
   ask: "记录会同步到你自己的各台设备，并在设备上生成推荐；商店的服务器只负责传递，不做排序。你可以随时更改。",
+  askAgainTitle: "你在另一台设备上选择了不保存",
+  askAgain: "你曾在那台设备上拒绝，或要求忘记你，因此这里什么都不保存。还要记住你买过的商品吗？你的回答对所有设备生效。",
   yes: "同意",
   no: "不用了",
   remembers: "记住我购买和浏览的商品，并据此为我推荐",
@@ -181,7 +187,7 @@ const CHINESE: Texts = {
     events: "已保存记录",
     sync: "与服务器同步",
     shared: "没有同步服务器：各窗口共用一份存储",
-    stands: (sync, queued) => (sync === "up_to_date" && !queued ? "✓" : sync === "no_consent" ? "–" : `… ${queued}`),
+    stands: (sync, queued) => (sync === "up_to_date" && !queued ? "✓" : sync === "no_consent" ? "–" : `…\u00a0${queued}`),
     server: "服务器",
     serverHas: (release) => `最新版本 ${release}`,
     serverGone: "无法连接",
