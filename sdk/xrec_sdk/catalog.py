@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.errors import BundleDamaged, DataError
-from xrec_sdk.idtable import MAX_ITEMS, Buffer, check_offsets
+from xrec_sdk.idtable import MAX_ITEMS, Buffer, check_offsets, numbers
 
 MAGIC = b"XRECCAT1"
 MAX_CATEGORIES = 1_000_000
@@ -66,11 +66,12 @@ class Catalog:
         if len(view) < text_at:
             raise BundleDamaged(_CODE, f"catalog.bin has {len(view)} bytes, expected at least {text_at}")
         self.category = np.frombuffer(view, "<i4", count, _HEADER.size)
-        self._offsets: NDArray[np.uint32] = np.frombuffer(view, "<u4", count + category_count + 1, offsets_at)
+        offsets: NDArray[np.uint32] = np.frombuffer(view, "<u4", count + category_count + 1, offsets_at)
         self._text = view[text_at:]
-        check_offsets(self._offsets, np.frombuffer(self._text, np.uint8), _CODE, "catalog.bin")
+        check_offsets(offsets, np.frombuffer(self._text, np.uint8), _CODE, "catalog.bin")
         if int(self.category.min()) < -1 or int(self.category.max()) >= category_count:
             raise BundleDamaged(_CODE, "catalog.bin holds a category that has no name")
+        self._offsets = numbers(offsets)
         self._count = int(count)
         self.category_names = tuple(self._string(count + code) for code in range(category_count))
 
@@ -98,4 +99,4 @@ class Catalog:
         return None if code < 0 else self.category_names[code]
 
     def _string(self, position: int) -> str:
-        return str(self._text[int(self._offsets[position]) : int(self._offsets[position + 1])], "utf-8")
+        return str(self._text[self._offsets[position] : self._offsets[position + 1]], "utf-8")

@@ -15,7 +15,7 @@ def uuid7(now_ms: int, random_bits: int) -> str:
     value = (now_ms & 0xFFFFFFFFFFFF) << 80 | 0x7 << 76 | (random_bits >> 62 & 0xFFF) << 64
     value |= 0b10 << 62 | random_bits & 0x3FFFFFFFFFFFFFFF
     digits = f"{value:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_event_id() -> str:

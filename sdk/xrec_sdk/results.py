@@ -47,16 +47,18 @@ class Recommendation:
         reasons: tuple[Reason, ...] = (),
         item: Mapping[str, object] | Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
-        # One write instead of the seven that dataclass makes of a frozen one.
-        vars(self).update(
-            item_id=item_id,
-            score=score,
-            rank=rank,
-            recommendation_id=recommendation_id,
-            probability=probability,
-            reasons=reasons,
-            **{"_read" if callable(item) else "item": {} if item is None else item},
-        )
+        # Written past the setters of a frozen dataclass, which take three times as long.
+        state = vars(self)
+        state["item_id"] = item_id
+        state["score"] = score
+        state["rank"] = rank
+        state["recommendation_id"] = recommendation_id
+        state["probability"] = probability
+        state["reasons"] = reasons
+        if callable(item):
+            state["_read"] = item
+        else:
+            state["item"] = {} if item is None else item
 
     def __getstate__(self) -> dict[str, object]:
         """Return what a copy or a pickle holds: the fields, the entry read."""

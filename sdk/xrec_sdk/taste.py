@@ -98,8 +98,9 @@ def _time(event: Event) -> tuple[int, str]:
 
 def history_of(taste: Taste, manifest: Manifest) -> History:
     """Return the encoded history, the last ``max_history`` known events."""
-    history = History(*taste.codes[:, -manifest.vocabulary.max_history :])
-    return _with_queries(history, taste.events[-len(history) :])
+    vocabulary = manifest.vocabulary
+    history = History(*taste.codes[:, -vocabulary.max_history :])
+    return _with_queries(history, taste.events[-len(history) :]) if vocabulary.query_buckets else history
 
 
 def _with_queries(history: History, events: Sequence[Event]) -> History:
