@@ -72,6 +72,25 @@ def test_an_encoder_has_the_figures_that_evaluate_gives(compared: tuple[Path, di
     assert pool["ndcg@10"]["spread"] == pytest.approx(abs(first - second) / 2**0.5) and first != second
 
 
+def test_the_data_is_read_once_for_all_trainings(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = dataset.read, []
+
+    def counted(path: Path, **options: bool) -> dataset.RawLog:
+        reads.append(path)
+        return read(path, **options)
+
+    monkeypatch.setattr(dataset, "read", counted)
+    compare(shop, tmp_path / "compared", small_config(**QUICK), ["pool"], seeds=(1, 2))
+    assert reads == [shop]
+
+
+def test_seeds_that_would_hold_out_other_items_are_refused(shop: Path, tmp_path: Path) -> None:
+    for seeds in ((1, 2), (2,)):
+        with pytest.raises(UsageError, match="cold_share holds out other items") as caught:
+            compare(shop, tmp_path / "compared", small_config(cold_share=0.2), ["ease"], seeds=seeds)
+        assert caught.value.code == "usage.setting" and not (tmp_path / "compared").exists()
+
+
 def test_the_best_is_chosen_on_validation_even_where_another_is_better_on_test(
     shop: Path, tmp_path: Path, compared: tuple[Path, dict[str, Any]]
 ) -> None:

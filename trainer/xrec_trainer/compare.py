@@ -51,10 +51,17 @@ def compare(
     missing is trained. An encoder's folder there is a run. With several seeds (default: the configuration's) a case
     counts with its mean over them. ``say`` gets a line for each model, ``epochs`` gives what gets each epoch's.
     Raises UsageError ``usage.model`` for a name that is none, ``usage.comparison_differs`` where ``out``
-    holds one under another protocol, and DataError ``data.no_cases`` without a case to choose on.
+    holds one under another protocol, ``usage.setting`` where the seeds would not hold out the same items, and DataError
+    ``data.no_cases`` without a case to choose on.
     """
     models, seeds = list(dict.fromkeys(models)), list(dict.fromkeys(seeds or (config.seed,)))
     _check_names(models)
+    if config.cold_share and seeds != [config.seed]:
+        raise UsageError(
+            "usage.setting",
+            f"cold_share holds out other items with each seed, and the seeds are {', '.join(map(str, seeds))}; compare "
+            f"with one, as --setting seed={seeds[0]}",
+        )
     study = make_study(dataset.read(data, queries=config.queries), config)
     check_can_choose(study, "a model")
     with alone(out):
@@ -125,7 +132,7 @@ def _encoder(
         report(line)
 
     is_finished = (folder / "run.json").exists()
-    run = load_run(folder, data) if is_finished else fit(data, folder, config, keep)
+    run = load_run(folder, data, study) if is_finished else fit(data, folder, config, keep, study)
     return model_ranker(run.model, study.log, run.repeat), sum(seconds.values())
 
 

@@ -56,24 +56,27 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def fit(data: Path, out: Path, config: FitConfig, report: Report = lambda line: None) -> Run:
+def fit(
+    data: Path, out: Path, config: FitConfig, report: Report = lambda line: None, study: Study | None = None
+) -> Run:
     """Train on a prepared folder and write a run folder; an unfinished run in ``out`` is resumed.
 
+    ``study`` is what ``make_study`` gives of the same data and split, so that several trainings read them once.
     Raises UsageError ``usage.run_differs`` where ``out`` holds a run with other settings.
     """
     workers = Workers()
     with alone(out) if workers.is_first else nullcontext():
-        return _fit(data, out, config, report, workers)
+        return _fit(data, out, config, report, study, workers)
 
 
-def _fit(data: Path, out: Path, config: FitConfig, report: Report, workers: Workers) -> Run:
+def _fit(data: Path, out: Path, config: FitConfig, report: Report, study: Study | None, workers: Workers) -> Run:
     if workers.is_first:
         _claim(out, data, config)
     workers.wait()
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    study = make_study(dataset.read(data, queries=config.queries), config)
+    study = study or make_study(dataset.read(data, queries=config.queries), config)
     if workers.is_first and not (out / "checkpoint.pt").exists():
         content.save(out / "content.npz", content.learn(_described(study.catalogue, config)))
     workers.wait()
@@ -83,7 +86,7 @@ def _fit(data: Path, out: Path, config: FitConfig, report: Report, workers: Work
     if workers.is_first:
         _write_run(trainer, data, out)
     workers.wait()
-    return load_run(out)
+    return load_run(out, study=study)
 
 
 def _write_run(trainer: Trainer, data: Path, out: Path) -> None:

@@ -110,8 +110,10 @@ def save_tensors(path: Path, values: Any) -> None:
     os.replace(part, path)
 
 
-def load_run(folder: Path, data: Path | None = None) -> Run:
+def load_run(folder: Path, data: Path | None = None, study: Study | None = None) -> Run:
     """Read a run folder; ``data`` replaces the path of the prepared data that the run remembers.
+
+    ``study`` is what the run was trained on, where the caller has it already.
 
     Raises DataError ``data.not_a_run`` where the folder has no finished run.
     """
@@ -120,9 +122,9 @@ def load_run(folder: Path, data: Path | None = None) -> Run:
             "data.not_a_run", f"{folder} has no finished run; make one with: xrec-train fit DATA --out {folder}"
         )
     saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config = from_json(saved["config"])
-    study = make_study(dataset.read(data or Path(saved["data"]), queries=config.queries), config)
-    features = read_features(folder, data or Path(saved["data"]), study.catalogue, config)
+    config, data = from_json(saved["config"]), data or Path(saved["data"])
+    study = study or make_study(dataset.read(data, queries=config.queries), config)
+    features = read_features(folder, data, study.catalogue, config)
     model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     model.is_quantized = True

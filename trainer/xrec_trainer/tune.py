@@ -21,7 +21,7 @@ from xrec_trainer.extras import missing
 from xrec_trainer.figures import left_aligned
 from xrec_trainer.fit import fit
 from xrec_trainer.run import alone, claim, save_json
-from xrec_trainer.splits import check_can_choose, make_study
+from xrec_trainer.splits import Study, check_can_choose, make_study
 
 try:
     import optuna
@@ -95,7 +95,7 @@ def tune(
             trial = _next_trial(search, space, config.seed)
             say(f"trial {_root(trial)}: " + "  ".join(_texts(trial.params)))
             try:
-                _run(search, trial, data, out, replace(config, **trial.params), ends_at, clock, say)
+                _run(search, trial, data, out, replace(config, **trial.params), study, ends_at, clock, say)
             except OutOfTime:
                 break
         return _write(out, search, data, config, settings, minutes)
@@ -158,6 +158,7 @@ def _run(
     data: Path,
     out: Path,
     config: FitConfig,
+    study: Study,
     ends_at: float,
     clock: Callable[[], float],
     say: Callable[[str], None],
@@ -180,7 +181,7 @@ def _run(
 
     try:
         with _stopped_at(ends_at, clock):
-            fit(data, folder, config, report)
+            fit(data, folder, config, report, study)
         search.tell(trial, max(curve.values()))
     except optuna.TrialPruned:
         search.tell(trial, state=TrialState.PRUNED)
