@@ -30,7 +30,7 @@ from xrec_export.export_model import ParityCase  # noqa: E402
 from xrec_sdk.bundle import open_bundle  # noqa: E402
 from xrec_sdk.runtime import Runtime  # noqa: E402
 
-WARM = 30
+WARM = 300
 CODES = ("rows", "events", "devices", "gaps")
 
 
