@@ -21,7 +21,7 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import GateError, UsageError
 from xrec_sdk.history import History
-from xrec_sdk.runtime import feeds_of
+from xrec_sdk.runtime import event_vectors, feeds_of
 
 from xrec_export.lists import Answer, Bias, Lists, Questions, ask, onnxruntime_answer, save_questions
 
@@ -58,7 +58,9 @@ def numpy_answer(bundle: Bundle) -> Answer:
     def answer(history: History, bias: Bias, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         user = np.zeros((1, bundle.manifest.width), dtype=np.float32)
         if len(history):
-            (user,) = encoder.run(["user"], feeds_of(bundle, [history]))
+            codes = np.stack([history.rows, history.events, history.devices, history.gaps])[:, None]
+            vectors = event_vectors(bundle, history.rows)[None]
+            (user,) = encoder.run(["user"], feeds_of(bundle, vectors, codes, history.queries))
         feeds = {
             "user": user,
             "item_bias": bundle.bias.reshape(-1),

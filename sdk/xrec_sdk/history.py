@@ -116,13 +116,13 @@ def gap_code(gap_ms: int, edges_ms: tuple[int, ...]) -> int:
 
 
 def gaps_between(at_ms: NDArray[np.int64], edges_ms: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return the gap code of each event of one history, (E,) int32, 0 for the first.
+    """Return the gap code of each event of a history, (..., E) int32, 0 for the first.
 
     A gap equal to an edge falls in the bucket below it; a negative one (clock skew) in the first, as the edges are
     positive.
     """
-    codes = np.zeros(len(at_ms), dtype=np.int32)
-    codes[1:] = 1 + np.asarray(edges_ms, dtype=np.int64).searchsorted(at_ms[1:] - at_ms[:-1])
+    codes = np.zeros(at_ms.shape, dtype=np.int32)
+    codes[..., 1:] = 1 + np.asarray(edges_ms, dtype=np.int64).searchsorted(at_ms[..., 1:] - at_ms[..., :-1])
     return codes
 
 
@@ -143,19 +143,8 @@ def encode_history(
     if vocabulary.distinct_items:
         last = last_of_each(rows)
         rows, events, devices, at_ms = rows[last], events[last], devices[last], at_ms[last]
-    return encode_counted(rows, events, devices, at_ms, vocabulary)
-
-
-def encode_counted(
-    rows: NDArray[np.int32],
-    events: NDArray[np.int32],
-    devices: NDArray[np.int32],
-    at_ms: NDArray[np.int64],
-    vocabulary: Vocabulary,
-) -> History:
-    """Encode events that all count, oldest first; of those beyond ``max_history`` the last gives a gap."""
     gaps = gaps_between(at_ms, vocabulary.gap_edges_ms)
-    keep = slice(-vocabulary.max_history, None)
+    keep = slice(-vocabulary.max_history, None)  # of the events beyond it, the last still gives a gap
     return History(rows[keep], events[keep], devices[keep], gaps[keep])
 
 

@@ -1,8 +1,11 @@
 """Say why an item is in the list: the events whose absence would cost it most."""
 
-# L events in the history, R items, D width
+# E events that count, R items, D width
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +14,8 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.profile import Event
 from xrec_sdk.query import is_query
 from xrec_sdk.results import Reason
-from xrec_sdk.runtime import Runtime
-from xrec_sdk.taste import Taste, histories_without_one
+from xrec_sdk.runtime import Runtime, event_vectors
+from xrec_sdk.taste import Taste, histories_without
 
 MOST_REASONS = 3
 MOST_ASKED = 8
@@ -37,30 +40,29 @@ def find_reasons(
     The history is encoded anew without an event at most MOST_ASKED times, for those most like the list as a whole.
     """
     first = max(0, len(taste.at_ms) - bundle.manifest.vocabulary.max_history)
-    past = taste.codes[0, first:]
-    vectors, history = bundle.item_vectors(rows), bundle.item_vectors(past.clip(min=0))  # (R, D), (L, D)
-    history[past < 0] = 0  # a search is asked for before what is unlike the list
+    vectors, history = bundle.item_vectors(rows), event_vectors(bundle, taste.codes[0])  # (R, D), (E, D)
     if not len(history):
         return [()] * len(rows)
-    most_alike = np.argsort(-(history @ vectors.sum(axis=0)), kind="stable")[:MOST_ASKED]
-    places = (first + most_alike).tolist()
-    without = runtime.encode_batch(histories_without_one(taste, bundle.manifest, places))  # (asked, D)
-    losses = vectors @ (user - without).T  # (R, asked)
-    events = tuple(taste.events[place] for place in places)
-    return [_pick(loss, events, bundle) for loss in losses]
+    alike = history[first:] @ vectors.sum(axis=0)  # a search, of zeros, is asked for before what is unlike the list
+    places = first + np.argsort(-alike, kind="stable")[:MOST_ASKED]
+    without = histories_without(taste, bundle.manifest, places)
+    users = runtime.encode_batch(history[without.places], without.codes, without.queries)  # (asked, D)
+    losses = vectors @ (user - users).T  # (R, asked)
+    events = [taste.events[place] for place in places.tolist()]
+    text_of = cache(partial(_text, bundle=bundle))
+    return [_pick(loss, events, text_of) for loss in losses]
 
 
-def _pick(losses: NDArray[np.float32], events: tuple[Event, ...], bundle: Bundle) -> tuple[Reason, ...]:
+def _pick(losses: NDArray[np.float32], events: Sequence[Event], text_of: Callable[[Event], str]) -> tuple[Reason, ...]:
     reasons: dict[tuple[str, str], Reason] = {}
-    for place in np.argsort(-losses, kind="stable"):
+    for place in np.argsort(-losses, kind="stable").tolist():
         event, loss = events[place], float(losses[place])
         if loss <= 0 or len(reasons) == MOST_REASONS:
             break
         # The same thing done to the same item twice is one reason.
-        reasons.setdefault(
-            (event.item_id, event.event),
-            Reason(event.item_id, event.event, event.device, loss, _text(event, _title(event.item_id, bundle))),
-        )
+        key = event.item_id, event.event
+        if key not in reasons:
+            reasons[key] = Reason(event.item_id, event.event, event.device, loss, text_of(event))
     return tuple(reasons.values())
 
 
@@ -70,9 +72,8 @@ def _title(item_id: str, bundle: Bundle) -> str:
     return title if isinstance(title, str) and title else item_id
 
 
-def _text(event: Event, title: str) -> str:
-    if is_query(event.item_id):
-        title = "something like it"
+def _text(event: Event, bundle: Bundle) -> str:
+    title = "something like it" if is_query(event.item_id) else _title(event.item_id, bundle)
     done = _DONE.get(event.event, f"{event.event.replace('_', ' ')} {{}}").format(title)
     where = _PLACES.get(event.device, f"on {event.device.replace('_', ' ')}")
     return f"because you {done} {where}"

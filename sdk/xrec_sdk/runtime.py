@@ -88,17 +88,14 @@ class Runtime:
         user: NDArray[np.float32] = call.run(history)
         return user if isfinite(sum(user.tolist())) else _finite(user)
 
-    def encode_batch(self, histories: Sequence[History]) -> NDArray[np.float32]:
-        """Return the user vectors of histories of one length, (B, D) float32."""
-        lengths = {len(history) for history in histories}
-        if len(lengths) > 1:
-            raise UsageError(
-                "usage.histories", f"the histories of a batch have lengths {sorted(lengths)}, expected one"
-            )
-        if not histories or 0 in lengths:
-            return np.zeros((len(histories), self._width), dtype=np.float32)
-        users = _run(self._encoder, ["user"], feeds_of(self._bundle, histories))[0]
-        if users.shape != (len(histories), self._width):
+    def encode_batch(
+        self, vectors: NDArray[np.float32], codes: NDArray[np.int32], queries: Sequence[str] = ()
+    ) -> NDArray[np.float32]:
+        """Return the user vectors (B, D) of histories of one length, zeros for empty ones; see :func:`feeds_of`."""
+        if not codes[0].size:
+            return np.zeros((codes.shape[1], self._width), dtype=np.float32)
+        users = _run(self._encoder, ["user"], feeds_of(self._bundle, vectors, codes, queries))[0]
+        if users.shape != (codes.shape[1], self._width):
             raise BundleDamaged("bundle.graph_failed", f"encoder.onnx gave user vectors of shape {users.shape}")
         return _finite(users)
 
@@ -167,21 +164,22 @@ class Runtime:
         return self._bundle.bias.reshape(-1)
 
 
-def feeds_of(bundle: Bundle, histories: Sequence[History]) -> dict[str, NDArray[Any]]:
-    """Return the encoder's inputs for histories of one length: (B, L, D), (B, L) each, (B, L, G) of searches."""
-    shape = len(histories), -1
-    rows = np.concatenate([np.asarray(history.rows, dtype=np.int32) for history in histories])
-    feeds: dict[str, NDArray[Any]] = {"vectors": _vectors(bundle, rows).reshape(*shape, bundle.manifest.width)}
-    for name in CODES:
-        feeds[name] = np.stack([np.asarray(getattr(history, name), dtype=np.int32) for history in histories])
+def feeds_of(
+    bundle: Bundle, vectors: NDArray[np.float32], codes: NDArray[np.int32], queries: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return the encoder's inputs for histories of one length.
+
+    ``vectors`` (B, L, D) as of :func:`event_vectors`; ``codes`` (4, B, L) are rows, events, devices and gaps;
+    ``queries`` are the reduced queries of the rows below 0, history after history.
+    """
+    rows, *others = codes
+    feeds: dict[str, NDArray[Any]] = {"vectors": vectors, **dict(zip(CODES, others, strict=True))}
     if bundle.manifest.vocabulary.query_buckets:
-        queries = [query for history in histories for query in history.queries]
-        buckets = query_buckets(rows, queries)
-        feeds[QUERIES_INPUT] = buckets.reshape(*feeds["events"].shape, -1)
+        feeds[QUERIES_INPUT] = query_buckets(rows.reshape(-1), queries).reshape(*rows.shape, -1)
     return feeds
 
 
-def _vectors(bundle: Bundle, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+def event_vectors(bundle: Bundle, rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return the item vectors of rows (L,), (L, D); zeros for searches, whose rows are below 0."""
     vectors = bundle.item_vectors(rows.clip(min=0))
     vectors[rows < 0] = 0
@@ -227,7 +225,7 @@ class _EncoderCall:
             vectors[:-1] = vectors[1:]
             vectors[-1] = self._bundle.item_vector(listed[-1]) if listed[-1] >= 0 else 0
         else:
-            vectors[:] = _vectors(self._bundle, rows)
+            vectors[:] = event_vectors(self._bundle, rows)
         self._rows = listed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrec_sdk.bundle import Bundle
-from xrec_sdk.history import History, encode_counted, gap_code, gaps_between, last_of_each, repeat_bias
+from xrec_sdk.history import History, gap_code, gaps_between, last_of_each, repeat_bias
 from xrec_sdk.manifest import Manifest
 from xrec_sdk.profile import Event
 from xrec_sdk.query import is_query, query_row
@@ -111,22 +111,30 @@ def _with_queries(history: History, events: Sequence[Event]) -> History:
     return replace(history, queries=tuple(event.item_id for event, row in zip(events, rows, strict=True) if row < 0))
 
 
-def histories_without_one(taste: Taste, manifest: Manifest, places: Sequence[int]) -> list[History]:
-    """Return, for each of these places in the taste's events, the history had that event not happened; one length.
+class Without(NamedTuple):
+    """Histories of one length L, one for each of A events had it not happened; ``places`` are theirs in the taste.
+
+    ``places`` (A, L); ``codes`` (4, A, L) as in the taste; ``queries`` of the rows below 0, history after history.
+    """
+
+    places: NDArray[np.int64]
+    codes: NDArray[np.int32]
+    queries: list[str]
+
+
+def histories_without(taste: Taste, manifest: Manifest, places: NDArray[np.int64]) -> Without:
+    """Return, for each of these places (A,) in the taste's events, the history had that event not happened.
 
     Where the profile holds more than ``max_history`` events that count, the next older one takes the free place; with
     distinct items, an item leaves with its last event.
     """
-    total = len(taste.at_ms)
-    first = max(0, total - manifest.vocabulary.max_history - 1)
-    histories = []
-    for place in places:
-        kept = np.delete(np.arange(first, total), place - first)
-        rows, events, devices, _ = taste.codes[:, kept]
-        history = encode_counted(rows, events, devices, taste.at_ms[kept], manifest.vocabulary)
-        left = [taste.events[place] for place in kept.tolist()]
-        histories.append(_with_queries(history, left[len(left) - len(history) :]))
-    return histories
+    vocabulary, total = manifest.vocabulary, len(taste.at_ms)
+    kept = np.arange(max(0, total - vocabulary.max_history - 1), total - 1)
+    kept = kept + (kept >= places[:, None])
+    codes = taste.codes[:, kept]
+    codes[3] = gaps_between(taste.at_ms[kept], vocabulary.gap_edges_ms)
+    queries = [taste.events[place].item_id for place in kept[codes[0] < 0].tolist()]
+    return Without(kept, codes, queries)
 
 
 def again_bias(taste: Taste, manifest: Manifest, now_ms: int) -> Bias:

@@ -184,7 +184,7 @@ def test_only_the_events_most_like_the_list_are_left_out_in_turn(recommender, sh
         recommender.record("view", f"sku-{place}", device="phone", at_ms=NOW_MS + place * MINUTE_MS)
     asked, encode_batch = [], recommender.runtime.encode_batch
     monkeypatch.setattr(
-        recommender.runtime, "encode_batch", lambda histories: asked.append(len(histories)) or encode_batch(histories)
+        recommender.runtime, "encode_batch", lambda *batch: asked.append(len(batch[0])) or encode_batch(*batch)
     )
     length = recommender.bundle.manifest.vocabulary.max_history
     history = shared_bundle.vectors[12 - length : 12]
