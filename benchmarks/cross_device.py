@@ -47,7 +47,7 @@ duplicates = "keep"
 """
 HABITS = ("encoder=pool", "initial_rows=svd", "distinct_items=true", "max_history=200")
 GROCERIES = (
-    *(*HABITS, "horizon_days=28", "burn_in_days=200", "learns_repeats=false", "min_count=10", "sampled_above=20000"),
+    *(*HABITS, "horizon_days=28", "burn_in_days=200", "learns_repeats=false", "min_count=10"),
     *("batch_tokens=51200", "max_epochs=12", "patience=3", "quantized_epochs=1"),
 )
 SETTINGS = {

@@ -1,11 +1,12 @@
-"""Leave-one-out on Amazon Beauty or LastFM as the published tables use them: prepare, fit, evaluate.
+"""Leave-one-out on Amazon Beauty, LastFM or a file of their form, as published tables use them: prepare, fit, evaluate.
 
 The files are `Beauty.txt` and `LastFM.txt` of the S3-Rec preprocessing (Zhou et al., CIKM 2020): a line is
 `user item item ...` in time order. Get them from the S3-Rec repository's data folder, put them in
 `$XREC_DATA/amazon-beauty/` and `$XREC_DATA/lastfm/`, then run
-`python benchmarks/leave_one_out.py --data beauty --out build/beauty`. The files have no time stamps: event number n is
-written as day n. The same folder's `*_item2attributes.json` become the items' attributes, which count only with
-`--setting content=true`; the published tables of models without side information do not use them.
+`python benchmarks/leave_one_out.py --data beauty --out build/beauty`; `--data` may be the path of another such file.
+The files have no time stamps: event number n is written as day n. Where `NAME_item2attributes.json` lies beside
+`NAME.txt`, it becomes the items' attributes, which count only with `--setting content=true`; the published tables of
+models without side information do not use them.
 """
 
 from __future__ import annotations
@@ -26,34 +27,37 @@ columns = { user_id = "user", item_id = "item", at = "at" }
 constants = { device = "pc", event = "purchase" }
 time_unit = "s"
 
+[clean]
+duplicates = "keep"
+"""
+ITEMS = """
 [items]
 files = "items.csv"
 columns = { item_id = "item" }
 attributes = { attributes = "attributes" }
-
-[clean]
-duplicates = "keep"
 """
 
 
 def write_log(data: str, out: Path) -> None:
-    """Write what `xrec-train prepare` reads of a data set: events.csv, items.csv and sources.toml in ``out``."""
-    path = Path(os.environ["XREC_DATA"]) / FILES[data]
+    """Write what `xrec-train prepare` reads of a data set to ``out``: sources.toml, events.csv, perhaps items.csv."""
+    path = Path(os.environ["XREC_DATA"]) / FILES[data] if data in FILES else Path(data)
     with (out / "events.csv").open("w") as events:
         events.write("user,item,at\n")
         for user, *items in map(str.split, path.read_text().splitlines()):
             events.writelines(f"u{user},i{item},{(number + 1) * 86_400}\n" for number, item in enumerate(items))
-    attributes = json.loads(path.with_name(path.stem + "_item2attributes.json").read_text())
-    with (out / "items.csv").open("w") as entries:
-        entries.write("item,attributes\n")
-        entries.writelines(f"i{item},{'|'.join(map(str, numbers))}\n" for item, numbers in attributes.items())
-    (out / "sources.toml").write_text(SOURCES)
+    attributes = path.with_name(path.stem + "_item2attributes.json")
+    (out / "sources.toml").write_text(SOURCES + ITEMS if attributes.exists() else SOURCES)
+    if attributes.exists():
+        with (out / "items.csv").open("w") as entries:
+            entries.write("item,attributes\n")
+            for item, numbers in json.loads(attributes.read_text()).items():
+                entries.write(f"i{item},{'|'.join(map(str, numbers))}\n")
 
 
 def main() -> None:
     """Write the events, then run xrec's own commands on them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=FILES, required=True)
+    parser.add_argument("--data", required=True, help="beauty, lastfm or the path of a file")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--setting", action="append", default=[])
     arguments = parser.parse_args()

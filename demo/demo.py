@@ -27,7 +27,6 @@ SETTINGS = (
     "burn_in_days=200",
     "learns_repeats=false",
     "min_count=10",
-    "sampled_above=20000",
     "batch_tokens=51200",
     "max_epochs=12",
     "patience=3",

@@ -74,7 +74,7 @@ class FitConfig:
     max_epochs: int = 100
     patience: int = 10
     quantized_epochs: int = 3
-    sampled_above: int = 15_000
+    sampled_above: int = 25_000
     samples: int = 2048
     loss: Loss = "softmax"
     gbce_calibration: float = 0.75
