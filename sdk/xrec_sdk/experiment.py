@@ -6,6 +6,8 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 from xrec_sdk.errors import UsageError
@@ -37,7 +39,8 @@ def assign(experiment: str, unit: str, arms: Mapping[str, float]) -> Arm:
     if not all(isinstance(share, (int, float)) and 0 <= share < math.inf for share in shares) or not sum(shares):
         raise UsageError("usage.arm", f"the shares are {shares}; expected numbers from 0, one of them above it")
     digest = hashlib.sha256(f"xrec-arm\0{experiment}\0{unit}".encode()).digest()
-    left = int.from_bytes(digest[:8], "big") / (1 << 64) * sum(shares)
+    # Added one after the other, in every language: Python 3.12's sum() rounds once.
+    left = int.from_bytes(digest[:8], "big") / (1 << 64) * reduce(add, shares)
     for name, share in arms.items():
         if left < share:
             return Arm(experiment, name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from xrec_sdk import Arm, UsageError, assign
@@ -14,6 +16,21 @@ UNITS = {"anna": "old", "berta": "new", "cleo": "new", "dora": "new"}
 
 def test_an_arm_is_the_same_in_every_language():
     assert [assign("rank", unit, {"old": 1, "new": 1}).name for unit in UNITS] == list(UNITS.values())
+
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "experiments.json").read_text(encoding="utf-8"))
+
+
+def test_every_unit_is_in_the_stated_arm():
+    for stated in VECTORS["assigned"]:
+        assert assign(stated["experiment"], stated["unit"], dict(stated["arms"])).name == stated["arm"], stated
+
+
+def test_the_stated_experiments_are_refused():
+    for stated in VECTORS["refused"]:
+        with pytest.raises(UsageError) as caught:
+            assign(stated["experiment"], "anna", dict(stated["arms"]))
+        assert caught.value.code == stated["code"], stated
 
 
 def test_arms_have_their_shares_and_one_experiment_says_nothing_of_another():

@@ -33,7 +33,7 @@ function setThreads(ort: Ort, threads: number): void {
 }
 
 const host: Omit<Host<BundleLocation>, "createSession"> = {
-  crypto: platformCrypto(async () => (await import("./pureCrypto")).pureCrypto),
+  crypto: platformCrypto(),
   openSource: webSource,
   openProfile: (name, maxEvents) => IndexedDbProfile.open(name, maxEvents),
 };

@@ -13,7 +13,7 @@ export * from "./public";
 export type BundleLocation = string | URL | Uint8Array | ArrayBuffer;
 
 const host: Host<BundleLocation> = {
-  crypto: platformCrypto(async () => (await import("./pureCrypto")).pureCrypto),
+  crypto: platformCrypto(),
   createSession: createCoreSession,
   openSource: webSource,
   async openProfile() {

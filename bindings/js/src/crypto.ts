@@ -16,7 +16,7 @@ export interface Crypto {
  * Return WebCrypto with a fallback, which is loaded where it is first needed: over plain HTTP and in mini-programs there
  * is no WebCrypto, and older browsers have it without Ed25519.
  */
-export function platformCrypto(loadPure: () => Promise<PureCrypto>): Crypto {
+export function platformCrypto(loadPure = async (): Promise<PureCrypto> => (await import("./pureCrypto")).pureCrypto): Crypto {
   const subtle = globalThis.crypto?.subtle as SubtleCrypto | undefined;
   return {
     async sha256(bytes) {

@@ -17,7 +17,7 @@ export * from "./public";
 export type BundleLocation = string | URL | Uint8Array | ArrayBuffer;
 
 const host: Host<BundleLocation> = {
-  crypto: platformCrypto(async () => (await import("./pureCrypto")).pureCrypto),
+  crypto: platformCrypto(),
   createSession: ortSessions(async () => await import("onnxruntime-node") as Ort, () => undefined),
   async openSource(bundle) {
     if (bundle instanceof URL && bundle.protocol === "file:") return diskSource(fileURLToPath(bundle));

@@ -13,6 +13,7 @@ export {
   UsageError,
   XrecError,
 } from "./errors";
+export { assign, type Arm } from "./experiment";
 export type { LoadOptions } from "./load";
 export type { Manifest, RankerRecord } from "./manifest";
 export { fromRecord, MemoryProfile, toRecord, withConsent, withEvent } from "./profile";

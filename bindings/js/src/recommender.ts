@@ -6,6 +6,7 @@ import type { Entry } from "./catalog";
 import { checkContext, contextVector, type Context } from "./context";
 import { UsageError } from "./errors";
 import { newEventId } from "./eventId";
+import { listId, type Arm } from "./experiment";
 import {
   checkedConsent,
   checkedEvent,
@@ -62,6 +63,8 @@ export interface RecommendOptions {
   readonly context?: Context | null;
   /** Add reasons. */
   readonly explain?: boolean;
+  /** What `assign` gave: the list's id says it, so that what comes back is counted for it. */
+  readonly arm?: Arm | null;
 }
 
 /** All that is kept of a user, the same in every language. */
@@ -120,7 +123,7 @@ export class Recommender {
 
   /** Return the best `k` items, best first, fewer where the rules allow fewer; ties go to the more popular. */
   async recommend(options: RecommendOptions = {}): Promise<Recommendation[]> {
-    const { candidates = null, where = null, personalised = true, explain = false } = options;
+    const { candidates = null, where = null, personalised = true, explain = false, arm = null } = options;
     const choice = readChoice(options);
     const excluded = this.rows("exclude", options.exclude ?? []);
     const itemBias = this.itemBias(candidates, where);
@@ -129,7 +132,7 @@ export class Recommender {
     const bias = forbid(this.bias(known, options.filterSeen ?? null), excluded);
     const user = known ? known.user : new Float32Array(this.bundle.manifest.width);
     const context = this.context(known, options.context ?? {});
-    return this.results(await this.choose(user, itemBias, bias, { ...choice, context }), explain ? known : null);
+    return this.results(await this.choose(user, itemBias, bias, { ...choice, context }), explain ? known : null, arm);
   }
 
   /**
@@ -289,8 +292,8 @@ export class Recommender {
     return diversify(pool, vectors, category, wanted, cap, diversity);
   }
 
-  private async results(chosen: readonly Scored[], explained: Known | null): Promise<Recommendation[]> {
-    const recommendationId = newEventId();
+  private async results(chosen: readonly Scored[], explained: Known | null, arm: Arm | null = null): Promise<Recommendation[]> {
+    const recommendationId = listId(this.bundle.manifest.release, arm);
     const rows = chosen.map(({ row }) => row);
     const reasons = explained ? await this.reasons(rows, explained) : [];
     return chosen.map(({ row, score, probability }, place) => {
