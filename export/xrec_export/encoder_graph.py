@@ -53,7 +53,7 @@ def _with_searches(graph: Graph, query_rows: NDArray[np.float32], table_format: 
     """Return the vectors (B, L, D) with the mean of the query's buckets added where there is a query."""
     last, zero = graph.constant([-1], np.int64), graph.constant(0, np.int32)
     place = graph.add("Max", "queries", zero)  # (B, L, G)
-    is_there = graph.add("Cast", graph.add("Not", graph.add("Less", "queries", zero)), to=TensorProto.FLOAT)
+    is_there = graph.add("Cast", graph.add("GreaterOrEqual", "queries", zero), to=TensorProto.FLOAT)
     if table_format == "int8":
         stored, scale = quantize_rows(query_rows)
         scales = graph.add("Mul", is_there, graph.add("Gather", graph.constant(scale, np.float32), place))

@@ -9,6 +9,7 @@ hides the order and most of the text, but whoever guesses a query can check the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
@@ -26,6 +27,8 @@ MAX_QUERY = 512
 """Characters of a query as the user typed it."""
 PREFIX = "query~"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+"""What no text may hold that a profile keeps: U+0000 and halves of a surrogate pair."""
 _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
 
 
@@ -45,7 +48,7 @@ def item_or_query(item_id: str | None, query: str | None) -> str:
         raise UsageError("usage.query", f"{found} given; expected one of them")
     if query is None:
         return item_id  # type: ignore[return-value]
-    if not isinstance(query, str) or not 1 <= len(query) <= MAX_QUERY:
+    if not isinstance(query, str) or not 1 <= len(query) <= MAX_QUERY or _UNKEEPABLE.search(query):
         raise UsageError("usage.query", f"query is {query!r}; expected a text of 1 to {MAX_QUERY} characters")
     return reduce_query(query)
 

@@ -1,4 +1,4 @@
-"""Write the vectors that every language walks: five tiny signed bundles, more encoders, and what they must answer.
+"""Write the vectors that every language walks: six tiny signed bundles, more encoders, and what they must answer.
 
     python tests/vectors/make_vectors.py
 
@@ -39,6 +39,7 @@ from xrec_sdk.bundle import open_bundle
 from xrec_sdk.errors import XrecError
 from xrec_sdk.history import ARRAYS, DAY_MS, History, RepeatRule, Vocabulary
 from xrec_sdk.manifest import to_bytes as manifest_bytes
+from xrec_sdk.query import BUCKETS, reduce_query
 from xrec_sdk.recommender import Recommender
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.taste import Taste, add_events, history_of
@@ -55,7 +56,7 @@ from vectors.questions import HOUR_MS, SEED, TOLERANCE, TWINS, WITHDRAWN, item_i
 FOLDER = Path(__file__).parent
 PHRASE = "the key of xrec's test vectors; it protects nothing"
 BRIEF = ("item_id", "score", "rank", "probability")
-ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60, "withdrawn": 140, "fp32": 60}
+ITEMS = {"lowpass": 300, "pool": 140, "ranked": 60, "withdrawn": 140, "fp32": 60, "searches": 60}
 
 
 def private_pem() -> bytes:
@@ -143,6 +144,25 @@ def ranked_model() -> ExportModel:
     )
 
 
+def searches_model() -> ExportModel:
+    """Return a model that reads searches."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED + 3)
+    count, width = ITEMS["searches"], 8
+    events, devices, edges = ("view", "purchase", "search"), ("phone", "pc"), (60_000, 3_600_000)
+    vocabulary = Vocabulary(events, devices, edges, max_history=8, query_buckets=BUCKETS)
+    return ExportModel(
+        encoder=LastPosition(Pool(width, 0.0, vocabulary)).eval(),
+        item_table=table(count, width, random),
+        ids=item_ids(count),
+        entries=entries(count),
+        categories=[f"shelf {row % 4}" for row in range(count)],
+        vocabulary=vocabulary,
+        seen_events=("purchase",),
+        query_rows=random.normal(size=(BUCKETS, width)).astype(np.float32),
+    )
+
+
 def make_ranker(count: int, width: int, device_count: int, random: np.random.Generator) -> ExportRanker:
     """Return a ranker whose weights, standardization and calibration are all drawn."""
     ranker = Ranker("plain", width + device_count + 5, width + 5, 8).eval()
@@ -159,14 +179,18 @@ def parity_cases(model: ExportModel) -> list[ParityCase]:
     bounds = (len(model.ids), vocabulary.event_count, vocabulary.device_count, vocabulary.gap_count)
     cases = []
     for length in range(1, vocabulary.max_history + 1):
-        history = History(*(random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds))
-        cases.append(excluding(history, history.rows[:1], history.rows))
+        rows, *codes = (random.integers(0, bound, size=length, dtype=np.int32) for bound in bounds)
+        queries = (reduce_query(f"green tea {length}"),) if vocabulary.query_buckets else ()
+        rows[: len(queries)] = -1
+        history = History(rows, *codes, queries=queries)
+        items = rows[rows >= 0]
+        cases.append(excluding(history, items[:1], items))
     return cases
 
 
 def build_bundles(folder: Path) -> None:
     """Write the bundles."""
-    models = {"lowpass": lowpass_model(), "pool": pool_model(), "ranked": ranked_model()}
+    models = {"lowpass": lowpass_model(), "pool": pool_model(), "ranked": ranked_model(), "searches": searches_model()}
     for name, model in {**models, "fp32": models["ranked"]}.items():
         table_format = "fp32" if name == "fp32" else "int8"
         release = Release(f"{name} vectors", 3, "2026-01-01T00:00:00Z", private_pem(), table_format)

@@ -40,6 +40,16 @@ def events(count: int, items: int, seed: int) -> list[dict[str, object]]:
     return made
 
 
+def searches() -> list[dict[str, object]]:
+    """Return a history in which a search comes before what was searched for."""
+    made: list[dict[str, object]] = []
+    for place, query in enumerate(("green tea", "Straße ＣＡＦＥ́", "GREEN tea")):
+        at_ms = NOW_MS - (3 - place) * 26 * HOUR_MS
+        made.append({"event": "search", "query": query, "device": "phone", "at_ms": at_ms})
+        made.append({"event": "view", "item_id": f"sku-{10 + place}", "device": "phone", "at_ms": at_ms + 60_000})
+    return made
+
+
 def case(name: str, bundle: str, calls: list[dict[str, Any]], history: list[dict[str, object]]) -> dict[str, Any]:
     return {
         "about": name,
@@ -359,5 +369,32 @@ def ranked_questions() -> dict[str, dict[str, Any]]:
             "pool.xrec",
             [call(recommend, k=2, context={"device": "pc", "hour": 3}), call(recommend, k=2, context={"hour": 25})],
             [],
+        ),
+        "80-searches": case(
+            "a search is an event of the history, a reason, and never recommended",
+            "searches.xrec",
+            [
+                call("encode"),
+                call(recommend, k=10),
+                call(recommend, k=5, explain=True),
+                call("record", event="search", query="手机壳 case", device="pc", at_ms=NOW_MS),
+                call("encode"),
+                call(recommend, k=5, explain=True),
+                call("record", event="search", query="🍵", device="pc", at_ms=NOW_MS),
+                call("record", event="search", item_id="query~AB!", device="pc", at_ms=NOW_MS),
+                call("encode"),
+                call("record", event="search", query="", device="pc"),
+                call("record", event="search", query="t" * 513, device="pc"),
+                call("record", event="search", query="a\0b", device="pc"),
+                call("record", event="search", query="🍵" * 512, device="", at_ms=NOW_MS),
+                call("export_my_data"),
+            ],
+            searches(),
+        ),
+        "81-searches-unread": case(
+            "a bundle that reads no searches leaves them out",
+            "ranked.xrec",
+            [call("encode"), call("export_my_data")],
+            searches(),
         ),
     }

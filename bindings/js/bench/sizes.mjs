@@ -40,6 +40,6 @@ export async function sizeOf(entry) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   for (const [entry, most] of Object.entries(LIMITS)) {
     const { first, later } = await sizeOf(entry);
-    console.log(`${entry.padEnd(11)} ${first} bytes gzipped, at most ${most}; ${later} more where reasons are asked for, or WebCrypto lacks Ed25519`);
+    console.log(`${entry.padEnd(11)} ${first} bytes gzipped, at most ${most}; ${later} more for reasons, searches, or a WebCrypto without Ed25519`);
   }
 }

@@ -74,10 +74,11 @@ export async function openBundle(source: Source, trust: TrustOptions, crypto: Cr
   return assemble(manifest, await readAll(source, manifest, crypto), key);
 }
 
-/** Return the item vector of a row, (d,) float32. */
+/** Return the item vector of a row, (d,) float32; zeros for a search, whose row is below 0. */
 export function itemVector(bundle: Bundle, row: number): Float32Array {
   const { table, scale } = bundle;
   const { width } = bundle.manifest;
+  if (row < 0) return new Float32Array(width);
   if (table instanceof Float32Array) return table.slice(row * width, (row + 1) * width);
   const first = Math.floor(row / BLOCK_ITEMS) * width * BLOCK_ITEMS + (row % BLOCK_ITEMS);
   const vector = new Float32Array(width);

@@ -10,6 +10,7 @@ interface Case {
   readonly events: number[];
   readonly devices: number[];
   readonly gaps: number[];
+  readonly queries?: string[];
   readonly k: number;
   readonly bias_rows?: number[];
   readonly bias_values?: number[];
@@ -46,7 +47,7 @@ async function answer(runtime: Runtime, bundle: Bundle, golden: Case): Promise<S
   const [rows, events, devices, gaps] = [golden.rows, golden.events, golden.devices, golden.gaps].map(
     (codes) => Int32Array.from(codes),
   );
-  const user = await runtime.encode({ rows, events, devices, gaps });
+  const user = await runtime.encode({ rows, events, devices, gaps, queries: golden.queries ?? [] });
   const bias = new Map((golden.bias_rows ?? []).map((row, place) => [row, golden.bias_values![place]]));
   const context = golden.context ? Float32Array.from(golden.context) : null;
   return runtime.top({ user, k: golden.k, itemBias: bundle.bias, bias, context });

@@ -1,5 +1,7 @@
 /** CRC-32 (the one of zip and zlib): the hash of ids.bin and the check of a zip's members. */
 
+import { encodeUtf8 } from "./utf8";
+
 const TABLE = new Uint32Array(256);
 
 /** Return the CRC-32 of bytes, an unsigned 32-bit number. */
@@ -8,6 +10,11 @@ export function crc32(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (let at = 0; at < bytes.length; at++) crc = TABLE[(crc ^ bytes[at]) & 0xff] ^ (crc >>> 8);
   return (crc ^ 0xffffffff) >>> 0;
+}
+
+/** Return the CRC-32 of a text's UTF-8 bytes. */
+export function crc32OfText(text: string): number {
+  return crc32(encodeUtf8(text));
 }
 
 function fillTable(): void {

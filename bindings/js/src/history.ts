@@ -1,10 +1,12 @@
 /**
  * Turn a user's events into the arrays that the encoder reads, as xrec_sdk/history.py does.
  *
- * Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; an
- * unknown device is code 0; with `distinctItems` only the last event of each item counts; the gap of an event is the
+ * Rules: events are in time order; an event whose item or type the bundle does not know is left out by the caller; the row of
+ * a search, where the model reads searches, is below 0 and the same for equal queries; an unknown device is code 0; with `distinctItems` only the last event of each item counts; the gap of an event is the
  * time since the counted event before it, in buckets; the last `maxHistory` of these events count.
  */
+
+import type { Event } from "./profile";
 
 /** What a model knows besides items. Codes are positions plus one; 0 is "unknown" (of gaps: "no event before"). */
 export interface Vocabulary {
@@ -13,6 +15,8 @@ export interface Vocabulary {
   readonly gapEdgesMs: readonly number[];
   readonly maxHistory: number;
   readonly distinctItems: boolean;
+  /** In how many buckets searches are read (queries.ts); 0 where they are not read. */
+  readonly queryBuckets: number;
 }
 
 /** An event that the bundle knows, as codes. */
@@ -23,8 +27,17 @@ export interface Coded {
   readonly atMs: number;
 }
 
-/** One user's encoded history, oldest first: four int32 arrays of the same length L <= maxHistory. */
+/** An event that counts, with its codes. */
+export interface KnownEvent extends Coded {
+  readonly source: Event;
+}
+
+/**
+ * One user's encoded history, oldest first: four int32 arrays of the same length L <= maxHistory. `queries` are the reduced
+ * queries of the rows below 0, in their order.
+ */
 export interface History {
+  readonly queries: readonly string[];
   readonly rows: Int32Array;
   readonly events: Int32Array;
   readonly devices: Int32Array;
@@ -45,7 +58,7 @@ export function lastOfEach<T extends { readonly row: number }>(events: readonly 
 }
 
 /** Encode the known events of one user that count, oldest first, and keep the last `maxHistory`. */
-export function encodeHistory(events: readonly Coded[], vocabulary: Vocabulary): History {
+export function encodeHistory(events: readonly KnownEvent[], vocabulary: Vocabulary): History {
   const gaps = events.map((event, place) => gapCode(event.atMs, events[place - 1]?.atMs, vocabulary.gapEdgesMs));
   const kept = events.slice(-vocabulary.maxHistory);
   return {
@@ -53,6 +66,7 @@ export function encodeHistory(events: readonly Coded[], vocabulary: Vocabulary):
     events: Int32Array.from(kept, (event) => event.event),
     devices: Int32Array.from(kept, (event) => event.device),
     gaps: Int32Array.from(gaps.slice(-vocabulary.maxHistory)),
+    queries: kept.filter(({ row }) => row < 0).map(({ source }) => source.itemId),
   };
 }
 

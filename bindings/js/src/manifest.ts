@@ -14,6 +14,7 @@ const SECTION_ALIGNMENT = 65_536;
 const MAX_FILE_BYTES = 2 ** 33;
 const MAX_WIDTH = 4096;
 const MAX_HISTORY = 10_000;
+const QUERY_BUCKETS = 4096;
 const MAX_NAMES = 256;
 const MAX_FILES = 64;
 const MAX_TIME_MS = 2 ** 53;
@@ -229,8 +230,9 @@ function readVocabulary(fields: Fields): Vocabulary {
   }
   const events = fields.names("events");
   if (!events.length) fail("vocabulary.events is empty");
-  if (fields.has("query_buckets")) {
-    throw new BundleUnsupported("bundle.query_buckets", "the model reads searches; this SDK does not");
+  const queryBuckets = fields.has("query_buckets") ? fields.integer("query_buckets", 1, 2 ** 31) : 0;
+  if (queryBuckets && queryBuckets !== QUERY_BUCKETS) {
+    throw new BundleUnsupported("bundle.query_buckets", `searches in ${queryBuckets} buckets; this SDK knows ${QUERY_BUCKETS}`);
   }
   return {
     events,
@@ -238,6 +240,7 @@ function readVocabulary(fields: Fields): Vocabulary {
     gapEdgesMs: edges,
     maxHistory: fields.integer("max_history", 1, MAX_HISTORY),
     distinctItems: fields.boolean("distinct_items"),
+    queryBuckets,
   };
 }
 

@@ -1,11 +1,12 @@
 /** Say why an item is in the list: the events whose absence would cost it most. */
 
 import { itemVector, type Bundle } from "./bundle";
+import type { KnownEvent } from "./history";
 import type { Event } from "./profile";
 import { titleOf, type Reason } from "./results";
 import { dot } from "./rules";
 import type { Runtime } from "./runtime";
-import { historyOf, type KnownEvent, type Taste } from "./taste";
+import { historyOf, type Taste } from "./taste";
 
 const MOST_REASONS = 3;
 const MOST_ASKED = 8;
@@ -46,6 +47,7 @@ export async function findReasons(
   const without = asked.map((one) => historyOf({ ...taste, events: taste.events.filter((event) => event !== one) }, bundle));
   const users = await runtime.encodeBatch(without);
   const changes = users.map((other) => user.map((value, place) => value - other[place]));
+  const titleOfRow = (row: number, itemId: string) => (row < 0 ? "something like it" : titleOf(bundle.catalog.entry(row), itemId));
   return vectors.map((vector) => {
     const reasons = new Map<string, Reason>();
     const losses = asked.map(({ source, row }, place) => ({ source, row, loss: Math.fround(dot(vector, changes[place])) }));
@@ -54,7 +56,7 @@ export async function findReasons(
       // The same thing done to the same item twice is one reason.
       const deed = JSON.stringify([itemId, event]);
       if (loss > 0 && reasons.size < MOST_REASONS && !reasons.has(deed)) {
-        reasons.set(deed, { itemId, event, device, loss, text: textOf(source, titleOf(bundle.catalog.entry(row), itemId)) });
+        reasons.set(deed, { itemId, event, device, loss, text: textOf(source, titleOfRow(row, itemId)) });
       }
     }
     return [...reasons.values()];

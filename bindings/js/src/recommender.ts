@@ -1,8 +1,9 @@
 /** Recommend: one bundle, one user's profile, the rules of the app. */
 
-import { checkWhole } from "./arguments";
+import { checkText, checkWhole } from "./arguments";
 import { itemVector, type Bundle } from "./bundle";
 import type { Entry } from "./catalog";
+import { crc32OfText } from "./crc32";
 import { checkContext, contextVector, type Context } from "./context";
 import { UsageError } from "./errors";
 import { newEventId } from "./eventId";
@@ -107,9 +108,11 @@ export class Recommender {
   /**
    * Keep what the user did and return the event's id. Throws ProfileError `profile.no_consent` before the user has
    * consented to `personalise`: nothing is kept. Items and event types that the bundle does not know are kept too: a later
-   * bundle may know them.
+   * bundle may know them. A `query` stands in the place of an item. Its text is not kept: what is are the buckets of its hashed
+   * n-grams (queries.ts), as the event's `itemId`.
    */
-  record(event: string, itemId: string, deed: Deed): Promise<string> {
+  async record(event: string, item: string | { readonly query: string }, deed: Deed): Promise<string> {
+    const itemId = typeof item === "object" ? await reduced(item?.query) : item;
     return this.keep({ ...deed, event, itemId, recommendationId: null });
   }
 
@@ -210,7 +213,7 @@ export class Recommender {
     const last = this.last;
     if (last?.kept === kept) return last;
     const events = isGranted(kept.consents, "personalise") ? kept.events : [];
-    const taste = tasteOf(events, this.bundle, (itemId) => this.row(itemId));
+    const taste = tasteOf(events, this.bundle, (itemId) => this.row(itemId), this.runtime.queries);
     const user = await this.runtime.encode(historyOf(taste, this.bundle));
     this.last = { kept, taste, user };
     return this.last;
@@ -308,6 +311,12 @@ export class Recommender {
     const { findReasons } = await import("./reasons");
     return findReasons(rows, user, taste, this.bundle, this.runtime);
   }
+}
+
+/** Return what is kept of a query; what reduces it is loaded when the first one comes. */
+async function reduced(query: unknown): Promise<string> {
+  checkText("query", query);
+  return (await import("./queries")).reduceQuery(query as string, crc32OfText);
 }
 
 function consentOf({ consents }: Kept): Record<Purpose, boolean> {

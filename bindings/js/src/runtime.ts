@@ -7,6 +7,7 @@ import { CONTEXT } from "./context";
 import { itemVector, type Bundle } from "./bundle";
 import { BundleDamaged, UsageError, XrecError } from "./errors";
 import type { History } from "./history";
+import type * as Queries from "./queries";
 import type { Bias } from "./taste";
 
 /** A float32 or int32 array and its shape, as it goes in and out of a graph. */
@@ -57,17 +58,20 @@ export class Runtime {
     private readonly bundle: Bundle,
     private readonly encoder: Session,
     private readonly scorer: Session,
+    /** How searches are read; null where the bundle reads none. */
+    readonly queries: typeof Queries | null,
     private readonly noPrior = new Float32Array(bundle.prior.length),
   ) {}
 
   /** Load both graphs; throw BundleDamaged `bundle.graph_malformed` where one can't be. */
   static async load(bundle: Bundle, create: CreateSession, threads: number): Promise<Runtime> {
     checkWhole("num_threads", threads, 0);
-    const encoder = await load("encoder.onnx", bundle.encoder, ["vectors", ...CODES], ["user"]);
+    const queries = bundle.manifest.vocabulary.queryBuckets ? await import("./queries") : null;
+    const encoder = await load("encoder.onnx", bundle.encoder, ["vectors", ...CODES, ...(queries ? ["queries"] : [])], ["user"]);
     const more = (name: string) => (bundle.manifest.ranker ? [name] : []);
     const [inputs, outputs] = [[...SCORER_INPUTS, ...more("context")], [...SCORER_OUTPUTS, ...more("top_probabilities")]];
     const scorer = await load("scorer.onnx", bundle.scorer, inputs, outputs);
-    return new Runtime(bundle, encoder, scorer);
+    return new Runtime(bundle, encoder, scorer, queries);
 
     async function load(name: string, graph: Uint8Array, inputs: readonly string[], outputs: readonly string[]) {
       const session = await orDamaged("bundle.graph_malformed", `${name} can't be loaded`, () =>
@@ -97,6 +101,7 @@ export class Runtime {
     const vectors = joined(histories.flatMap(({ rows }) => Array.from(rows, (row) => itemVector(this.bundle, row))));
     const codes = CODES.map((name) => [name, { data: joined(histories.map((one) => one[name])), dims }]);
     const feeds = { vectors: { data: vectors, dims: [...dims, width] }, ...Object.fromEntries(codes) };
+    if (this.queries) feeds.queries = this.queries.bucketTable(histories);
     const { user } = await run(this.encoder, "encoder.onnx", feeds);
     const isRight = user?.data instanceof Float32Array && user.data.length === histories.length * width;
     if (!isRight || !user.data.every(Number.isFinite)) {

@@ -1,16 +1,13 @@
 /** What a profile means to a bundle: the known events as codes, the seen items, what buying again adds. */
 
 import type { Bundle } from "./bundle";
-import { encodeHistory, lastOfEach, repeatGains, type Coded, type History } from "./history";
+import { crc32OfText } from "./crc32";
+import { encodeHistory, lastOfEach, repeatGains, type Coded, type History, type KnownEvent } from "./history";
 import type { Event } from "./profile";
+import type * as Queries from "./queries";
 
 /** What is added to the score of a row; -Infinity forbids it. */
 export type Bias = ReadonlyMap<number, number>;
-
-/** An event that counts, with its codes. */
-export interface KnownEvent extends Coded {
-  readonly source: Event;
-}
 
 /**
  * What a bundle knows of the user. `events` are the last known ones that count, oldest first, one more than the history
@@ -22,19 +19,26 @@ export interface Taste {
   readonly bought: readonly Coded[];
 }
 
-/** Return what these events, oldest first, mean; those of unknown items or types are left out of the history. */
-export function tasteOf(events: readonly Event[], bundle: Bundle, rowOf: (itemId: string) => number): Taste {
+/**
+ * Return what these events, oldest first, mean; those of unknown items or types are left out of the history. `queries` is there
+ * where the bundle reads searches.
+ */
+export function tasteOf(
+  events: readonly Event[],
+  bundle: Bundle,
+  rowOf: (itemId: string) => number,
+  queries: typeof Queries | null,
+): Taste {
   const { vocabulary, seenEvents, repeat } = bundle.manifest;
-  const onItems = events
-    .map((source) => ({
-      source,
-      row: rowOf(source.itemId),
-      event: vocabulary.events.indexOf(source.event) + 1,
-      device: vocabulary.devices.indexOf(source.device) + 1,
-      atMs: source.atMs,
-    }))
-    .filter(({ row }) => row >= 0);
-  const known = onItems.filter(({ event }) => event > 0);
+  const all = events.flatMap((source) => {
+    const own = rowOf(source.itemId);
+    const row = own < 0 ? queries?.queryRow(source.itemId, crc32OfText) : own;
+    if (row == null) return [];
+    const event = vocabulary.events.indexOf(source.event) + 1;
+    return { source, row, event, device: vocabulary.devices.indexOf(source.device) + 1, atMs: source.atMs };
+  });
+  const onItems = all.filter(({ row }) => row >= 0);
+  const known = all.filter(({ event }) => event > 0);
   const counted = vocabulary.distinctItems ? lastOfEach(known) : known;
   const seen = onItems.filter(({ source }) => seenEvents.includes(source.event));
   return {

@@ -41,6 +41,7 @@ describe.each(ENGINES)("%s", (_, load, createSession) => {
       events: Int32Array.from(last.events),
       devices: Int32Array.from(last.devices),
       gaps: Int32Array.from(last.gaps),
+      queries: [],
     }));
     const batch = await runtime.encodeBatch(turned);
     for (const [place, history] of turned.entries()) {

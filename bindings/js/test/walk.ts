@@ -99,7 +99,8 @@ function setConsent(recommender: Recommender, { purpose, granted, policy }: Argu
 
 function record(recommender: Recommender, event: Arguments): Promise<string> {
   const { device, at_ms: atMs, value } = event as { device: string; at_ms?: number; value?: number };
-  return recommender.record(event.event as string, event.item_id as string, { device, atMs, value });
+  const item = "query" in event ? { query: event.query as string } : (event.item_id as string);
+  return recommender.record(event.event as string, item, { device, atMs, value });
 }
 
 function optionsOf({ where_price_below: most, ...given }: Arguments): object {
@@ -123,8 +124,8 @@ function listed(items: Awaited<ReturnType<Recommender["recommend"]>>): unknown {
 async function encoded(recommender: Recommender): Promise<unknown> {
   const { bundle } = recommender;
   const { events } = await recommender.profile.read();
-  const history = historyOf(tasteOf(events, bundle, (itemId) => bundle.ids.row(itemId)), bundle);
-  const codes = Object.fromEntries(Object.entries(history).map(([name, array]) => [name, Array.from(array as Int32Array)]));
+  const history = historyOf(tasteOf(events, bundle, (itemId) => bundle.ids.row(itemId), recommender.runtime.queries), bundle);
+  const codes = Object.fromEntries(Object.entries(history).map(([name, values]) => [name, Array.from<unknown>(values)]));
   return { ...codes, user: Array.from(await recommender.runtime.encode(history)) };
 }
 

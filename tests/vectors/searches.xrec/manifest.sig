@@ -1,0 +1,1 @@
+{"algorithm":"ed25519","key":"ed25519:3IlAcv+wp56AG0EXxNI8AAu+8tMjDYsExyqhbMYbmRc=","signature":"ofWHtsDVwxhA7ddDCObLmQ+TPqAJpRmRK1Wr6+anY4KPJXUx+G6LD1afmvj/2xY026ZS/fJdmslVYczVE8mxDg=="}
