@@ -39,7 +39,15 @@ def test_what_reduce_query_does_not_write_has_no_buckets(reduced: str) -> None:
 def test_either_an_item_or_a_query_is_given() -> None:
     assert item_or_query("sku-1", None) == "sku-1"
     assert is_query(item_or_query(None, "tea"))
-    for item_id, query in ((None, None), ("sku-1", "tea"), (None, ""), (None, "x" * 513), (None, 5)):
+    for item_id, query in (
+        (None, None),
+        ("sku-1", "tea"),
+        (None, ""),
+        (None, "x" * 513),
+        (None, "a\0b"),
+        (None, "\ud83c"),
+        (None, 5),
+    ):
         with pytest.raises(UsageError) as caught:
             item_or_query(item_id, query)  # type: ignore[arg-type]
         assert caught.value.code == "usage.query"
