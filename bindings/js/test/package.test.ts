@@ -115,7 +115,7 @@ test.each(["browser", "node", "core", "syncBrowser", "sync", "element"])("what a
   const { first, later } = await sizeOf(entry);
   expect(first).toBeGreaterThan(1_000);
   expect(first).toBeLessThanOrEqual(LIMITS[entry]);
-  expect(later).toBeLessThan(9_000);
+  expect(later).toBeLessThan(10_000); // Ed25519 by hand, the reasons, the searches: each is loaded by itself
 }, 300_000);
 
 test("publint finds nothing", async () => {

@@ -195,6 +195,10 @@ describe.skipIf(!hasChromium())("the storefront", () => {
     await page.keyboard.type("zzz");
     await page.keyboard.press("Enter");
     await page.getByText("Nothing found for “zzz”").waitFor();
+    await page.getByRole("link", { name: "Your data" }).click();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download my data" }).click()]);
+    const { events } = JSON.parse(readFileSync((await download.path())!, "utf8")) as { events: { event: string; item_id: string }[] };
+    expect(events.filter(({ event }) => event === "search")).toMatchObject([{ item_id: expect.stringMatching(/^query~./) as string }]);
     for (const name of ["Home", "Basket 1", "Your data"]) {
       await page.getByRole("link", { name, exact: true }).focus();
       await page.keyboard.press("Enter");

@@ -13,7 +13,7 @@ const POLICY = "2026-11";
 /** The release keys that this build of the shop trusts; the build puts them in. */
 declare const TRUSTED_KEYS: readonly string[];
 
-type Deed = "view" | "cart" | "purchase";
+type Deed = "view" | "cart" | "purchase" | "search";
 /** What the user is asked: for the first time, or whether their yes is to hold against a refusal that it did not know of. */
 export type Question = "first" | "again";
 
@@ -85,10 +85,10 @@ export class Session {
     return agreed ? "again" : "first";
   }
 
-  /** Keep that something was done with an item on this device; return false, and keep nothing, without consent. */
-  async act(event: Deed, itemId: string): Promise<boolean> {
+  /** Keep that something was done with an item on this device, or searched; return false, and keep nothing, without consent. */
+  async act(event: Deed, item: string | { readonly query: string }): Promise<boolean> {
     try {
-      await this.recommender.record(event, itemId, { device: this.device });
+      await this.recommender.record(event, item, { device: this.device });
       return true;
     } catch (error) {
       if (error instanceof ProfileError && error.code === "profile.no_consent") return false;

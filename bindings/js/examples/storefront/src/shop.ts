@@ -10,6 +10,7 @@ import { textsOf, type Say } from "./texts";
 
 const DEVICES = ["phone", "pc", "mini_program"];
 const NOTICE_MS = 3500;
+const MOST_QUERY = 200;
 const asked = new URL(location.href).searchParams.get("device");
 const device = DEVICES.find((name) => name === asked) ?? (matchMedia("(max-width: 40rem)").matches ? "phone" : "pc");
 const holder = document.querySelector("#shop")!;
@@ -70,7 +71,7 @@ function drawHeader(session: Session, shared: Shared): void {
     element(
       "form",
       { role: "search", onsubmit: go },
-      element("input", { type: "search", "aria-label": texts.searchLabel, placeholder: texts.search, value: query, "data-key": "search", enterkeyhint: "search" }),
+      element("input", { type: "search", maxlength: MOST_QUERY, "aria-label": texts.searchLabel, placeholder: texts.search, value: query, "data-key": "search", enterkeyhint: "search" }),
     ),
     element(
       "nav",
@@ -140,6 +141,8 @@ async function start(): Promise<void> {
     scrollTo(0, 0);
     const [, name, argument] = location.hash.split("/");
     if (name === "item") await session.act("view", decodeURIComponent(argument));
+    const query = name === "search" ? decodeURIComponent(argument ?? "").slice(0, MOST_QUERY) : "";
+    if (query) await session.act("search", { query });
   });
   await draw();
   setInterval(() => void tell(), 400);
