@@ -2,6 +2,7 @@
  * Print what a page downloads until its first lists, with WebAssembly and without, and how long it takes once all is cached:
  *
  *     npm run build && npm run download ../../build/demo/shop.xrec
+ *     npm run download ../../build/demo/shop.xrec cached    # the times alone
  *
  * Each page is an app as Vite builds it, over a server on the loopback; Chromium keeps an HTTP cache on disk.
  */
@@ -81,7 +82,7 @@ async function visit(files, encoding, visits, folder) {
   return { bytes, times };
 }
 
-const bundle = process.argv[2];
+const [bundle, only] = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), "xrec-"));
 const kb = (count) => `${(count / 1000).toFixed(0)} kB`.padStart(9);
 const loads = () => loadavg().map((load) => load.toFixed(1)).join(" ");
@@ -89,7 +90,7 @@ console.log(`${cpus()[0].model}, ${cpus().length} cores, Node ${process.version}
 try {
   for (const [label, entry] of [["core", "core"], ["WebAssembly", "browser"]]) {
     const files = await appFiles(entry, bundle, folder);
-    for (const encoding of Object.keys(COMPRESS)) {
+    for (const encoding of only === "cached" ? [] : Object.keys(COMPRESS)) {
       const { bytes } = await visit(files, encoding, 1, folder);
       const of = (pattern) => [...bytes].filter(([path]) => pattern.test(path)).reduce((sum, [, count]) => sum + count, 0);
       const parts = `page and scripts ${kb(of(/^(\/|.*\.js)$/))}, .wasm ${kb(of(/\.wasm$/))}, bundle ${kb(of(/^\/shop\.xrec\//))}`;
