@@ -11,6 +11,7 @@ export default defineConfig([
       core: "src/core.ts",
       indexeddb: "src/profileIndexedDb.ts",
       element: "src/element.ts",
+      delta: "src/delta.ts",
       sync: "src/sync/node.ts",
       syncBrowser: "src/sync/browser.ts",
     },

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import random
 import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +65,21 @@ def test_a_delta_makes_the_next_bundle_byte_for_byte(made: tuple[Path, bytes], t
     assert read_folder(applied(content, tmp_path)) == read_folder(whole)
     assert len(content) < sum(map(len, read_folder(whole).values())) / 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "next.xrec", "whole.xrec"]
+
+
+STATED = json.loads((VECTORS / "deltas.json").read_text(encoding="utf-8"))
+
+
+def test_the_stated_delta_makes_the_stated_files(tmp_path: Path) -> None:
+    made = read_folder(applied(base64.b64decode(STATED["delta"]), tmp_path, base=VECTORS / STATED["base"]))
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in made.items()} == STATED["files"]
+
+
+@pytest.mark.parametrize("stated", STATED["refused"], ids=lambda stated: stated["name"])
+def test_the_stated_deltas_are_refused(stated: dict[str, Any], tmp_path: Path) -> None:
+    options = {name: stated[name] for name in ("minimum_release", "trusted_keys") if name in stated}
+    base = VECTORS / stated.get("base", STATED["base"])
+    assert_refused(stated["code"], base64.b64decode(stated["delta"]), tmp_path, base=base, **options)
 
 
 def test_the_bundle_that_comes_back_is_open_and_the_old_one_can_be_a_zip(

@@ -59,8 +59,21 @@ export function checkTrust({ trustedKeys = [], allowUnsigned = false }: TrustOpt
   }
 }
 
+/** The files of a bundle that have passed: signature, names, sizes and hashes; none has been looked into. */
+export interface Checked {
+  readonly manifest: Manifest;
+  readonly manifestBytes: Uint8Array;
+  readonly contents: ReadonlyMap<string, Uint8Array>;
+  readonly key: string | null;
+}
+
 /** Return the bundle of a source, checked; `trust` has passed checkTrust. Throws BundleError. */
 export async function openBundle(source: Source, trust: TrustOptions, crypto: Crypto): Promise<Bundle> {
+  return assemble(await readChecked(source, trust, crypto));
+}
+
+/** Return the files of a source, checked as {@link openBundle} checks them. */
+export async function readChecked(source: Source, trust: TrustOptions, crypto: Crypto): Promise<Checked> {
   const names = await source.names();
   const manifestBytes = await readFirst(source, names, MANIFEST, MAX_MANIFEST_BYTES, "bundle.manifest_size");
   const key = await checkSignature(source, names, manifestBytes, trust, crypto);
@@ -71,7 +84,7 @@ export async function openBundle(source: Source, trust: TrustOptions, crypto: Cr
     throw new BundleUntrusted("bundle.rollback", message);
   }
   if (names) checkNames(names, manifest);
-  return assemble(manifest, await readAll(source, manifest, crypto), key);
+  return { manifest, manifestBytes, contents: await readAll(source, manifest, crypto), key };
 }
 
 /** Return the item vector of a row, (d,) float32; zeros for a search, whose row is below 0. */
@@ -154,7 +167,7 @@ async function checkFile(name: string, content: Uint8Array, record: FileRecord, 
   }
 }
 
-function assemble(manifest: Manifest, contents: ReadonlyMap<string, Uint8Array>, key: string | null): Bundle {
+function assemble({ manifest, contents, key }: Checked): Bundle {
   const ids = new IdTable(contents.get("ids.bin")!);
   const catalog = new Catalog(contents.get("catalog.bin")!);
   for (const [name, count] of [["ids.bin", ids.count], ["catalog.bin", catalog.count]] as const) {

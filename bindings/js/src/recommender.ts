@@ -21,7 +21,7 @@ import {
   type Purpose,
 } from "./profile";
 import { titleOf, type Reason, type Recommendation } from "./results";
-import { capCategories, diversify, dot } from "./rules";
+import { capCategories, dot } from "./rules";
 import type { Runtime, Scored } from "./runtime";
 import { againBias, historyOf, tasteOf, type Bias, type Taste } from "./taste";
 
@@ -282,17 +282,18 @@ export class Recommender {
       if (isPlain) return top;
       const { allows } = choice;
       const pool = allows ? top.filter(({ row }) => allows(this.bundle.catalog.entry(row))) : top;
-      const chosen = this.apply(pool, wanted, choice);
+      const chosen = await this.apply(pool, wanted, choice);
       if (top.length < depth || depth === itemCount || chosen.length === wanted) return chosen;
       depth = Math.min(itemCount, POOL_PER_ANSWER * depth);
     }
   }
 
-  private apply(pool: readonly Scored[], wanted: number, { cap, diversity }: Choice): Scored[] {
+  private async apply(pool: readonly Scored[], wanted: number, { cap, diversity }: Choice): Promise<Scored[]> {
     const { category } = this.bundle.catalog;
     if (diversity === 0) return capCategories(pool, category, wanted, cap);
     const vectors = pool.map(({ row }) => itemVector(this.bundle, row));
-    return diversify(pool, vectors, category, wanted, cap, diversity);
+    const { diversify } = await import("./diversity");
+    return diversify(pool, vectors, category, wanted, cap, diversity, dot);
   }
 
   private async results(chosen: readonly Scored[], explained: Known | null, arm: Arm | null = null): Promise<Recommendation[]> {

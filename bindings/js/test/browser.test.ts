@@ -1,9 +1,12 @@
 /** The vectors hold in a real Chromium: WebAssembly and core, the latter under a policy that allows no code to be made. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { hasChromium, Site, SOFTWARE_GPU, STRICT, WITH_WASM } from "./chromium";
-import { BAD, damagedZip, INDEX, readBundle, readCase, zipOf } from "./vectors";
+import { BAD, damagedZip, INDEX, readBundle, readCase, VECTORS, zipOf } from "./vectors";
 
 describe.skipIf(!hasChromium())("in Chromium", () => {
   let site: Site;
@@ -11,7 +14,8 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
 
   beforeAll(async () => {
     const cases = INDEX.cases.map(readCase);
-    files.set("/asked.json", JSON.stringify({ key: INDEX.key, cases, recipes: BAD.recipes }));
+    const { delta } = JSON.parse(readFileSync(join(VECTORS, "deltas.json"), "utf8")) as { delta: string };
+    files.set("/asked.json", JSON.stringify({ key: INDEX.key, cases, recipes: BAD.recipes, delta }));
     for (const bundle of INDEX.bundles) {
       files.set(`/${bundle}.zip`, zipOf(bundle));
       for (const [name, content] of readBundle(bundle)) files.set(`/${bundle}/${name}`, content);
@@ -53,6 +57,10 @@ describe.skipIf(!hasChromium())("in Chromium", () => {
   test("a bundle loads from the URL of its zip and of its folder", async () => {
     const expected = [140, 140, 300, "bundle.not_found", "bundle.unsigned"];
     expect(await site.ask(STRICT, { task: "urls" })).toEqual(expected);
+  }, 300_000);
+
+  test("a delta makes the next bundle in a page", async () => {
+    expect(await site.ask(STRICT, { task: "delta" })).toEqual([4, "bundle.delta_malformed", "bundle.delta_base"]);
   }, 300_000);
 
   test("a profile in IndexedDB holds nothing before consent, is bounded, outlives its page, hides on withdrawal and is forgotten", async () => {

@@ -57,6 +57,16 @@ const TASKS = {
     return [...counts, await codeOf(load("/none.zip")), await codeOf(load("/unsigned.xrec/"))];
   },
 
+  /** Make the next bundle of a delta, load it, and try the delta with more after its end, and on the bundle of a folder. */
+  async delta() {
+    const [{ applyDelta }, { Recommender }] = [await import("/dist/delta.js"), await import("/dist/core.js")];
+    const { key, delta } = await asked();
+    const [content, trust] = [Uint8Array.from(atob(delta), (letter) => letter.charCodeAt(0)), { trustedKeys: [key] }];
+    const { bundle } = await Recommender.load(await applyDelta("/lowpass.xrec/", content, trust), trust);
+    const more = codeOf(applyDelta("/lowpass.xrec.zip", new Uint8Array([...content, 0]), trust));
+    return [bundle.manifest.release, await more, await codeOf(applyDelta("/pool.xrec.zip", content, trust))];
+  },
+
   /** Ask several lists at once, and one after the other; give how many there are and how many differ. */
   async together() {
     const { Recommender } = await import(`/dist/${entry}.js`);
