@@ -25,7 +25,7 @@ from xrec_export.encoder_graph import build_encoder
 from xrec_export.export_model import ExportModel, ParityCase
 from xrec_export.graph_parts import IR_VERSION, OPSET, operators
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import dequantize, pack_items, store_table
+from xrec_export.quantize import block_rows, pack_items, store_rows
 from xrec_export.scorer_graph import build_scorer
 from xrec_export.speed import measure_speed
 from xrec_export.staging import records, signed, staged, write
@@ -77,7 +77,8 @@ def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release
     """Write a draft, measure it with the SDK as a device would run it, and write the signed bundle over it."""
     ranker = model.ranker
     features = None if ranker is None else ranker.item_features
-    items = store_table(release.table_format, model.item_table, model.prior, features)
+    rows = store_rows(release.table_format, model.item_table)
+    items = block_rows(rows, model.prior, features)
     packed, sections = pack_items(items)
     encoder = build_encoder(model.encoder, model.item_table.shape[1], model.query_rows, release.table_format)
     scorer = build_scorer(items, sections, ranker)
@@ -105,8 +106,7 @@ def _stage(stage: Path, model: ExportModel, cases: Sequence[ParityCase], release
         measured = replace(measured, probability_gap=gap)
     needs_speed = gate.budget is not None and gate.budget.needs_speed
     speed = measure_speed(stage, draft_key, threads=gate.budget.threads) if gate.budget and needs_speed else None
-    table = dequantize(items)[: len(model.ids)]
-    files["conformance.json"] = conformance.make(model.vocabulary, table, model.prior, runtime, ranker)
+    files["conformance.json"] = conformance.make(model.vocabulary, rows.vectors(), model.prior, runtime, ranker)
     certificate, whole = _certify(
         files, draft, Certificate(measured, gate.tolerance, speed=speed), gate, model, release
     )

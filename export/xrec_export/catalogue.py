@@ -31,7 +31,7 @@ from xrec_export.item_changes import Change
 from xrec_export.item_tower import load_tower
 from xrec_export.item_update import Items, Update, apply_changes
 from xrec_export.keys import public_key
-from xrec_export.quantize import block_rows, dequantize, pack_items
+from xrec_export.quantize import block_rows, pack_items
 from xrec_export.ranker_graph import ExportRanker
 from xrec_export.scorer_graph import build_scorer
 from xrec_export.staging import records, signed, staged, write
@@ -96,7 +96,7 @@ def _opened(path: Path, release: Next) -> Bundle:
 def _stage(stage: Path, bundle: Bundle, changes: Sequence[Change], run: Run, release: Next) -> Update:
     items, update = apply_changes(bundle, changes, run)
     has_prior = bundle.manifest.items.prior is not None
-    table = block_rows(items.quantized, items.scale, items.prior, items.features, items.is_offered)
+    table = block_rows(items.rows, items.prior, items.features, items.is_offered)
     packed, sections = pack_items(table)
     ranker = None if items.features is None else _ranker(run, items.features)
     scorer = build_scorer(table, sections, ranker)
@@ -115,9 +115,9 @@ def _stage(stage: Path, bundle: Bundle, changes: Sequence[Change], run: Run, rel
     manifest = replace(manifest, operators=tuple(used))
     write(stage, {**files, "manifest.json": manifest_format.to_bytes(replace(manifest, files=records(files)))})
     runtime = Runtime(open_bundle(stage, allow_unsigned=True))
-    rows, prior = dequantize(table)[: len(items.ids)], items.prior if has_prior else None
-    vocabulary = bundle.manifest.vocabulary
-    files["conformance.json"] = conformance.make(vocabulary, rows, prior, runtime, ranker, items.is_offered)
+    prior, vocabulary = items.prior if has_prior else None, bundle.manifest.vocabulary
+    vectors = items.rows.vectors()
+    files["conformance.json"] = conformance.make(vocabulary, vectors, prior, runtime, ranker, items.is_offered)
     files["card.md"] = _card(bundle, manifest.release, update).encode("utf-8")
     manifest_bytes = manifest_format.to_bytes(replace(manifest, files=records(files)))
     write(stage, {**files, **signed(manifest_bytes, release.private_pem)})

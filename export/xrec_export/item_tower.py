@@ -58,6 +58,8 @@ def load_tower(folder: Path, bundle: Bundle) -> Run:
 @torch.no_grad()
 def content_rows(run: Run, entries: Sequence[Mapping[str, object]]) -> NDArray[np.float32]:
     """Return what the tower says of entries from their content alone, (n, D); zero where it knows nothing of it."""
+    if not entries:
+        return np.zeros((0, run.config.width), dtype=np.float32)
     features = content.encode(content.load(run.folder / "content.npz"), entries)
     tower = Model(run.config, run.vocabulary, features, warm=1)
     tower.token_rows, tower.text_map = run.model.token_rows, run.model.text_map

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from xrec_sdk.bundle import Bundle
-from xrec_sdk.errors import UsageError
 from xrec_trainer.run import Run
 
 from xrec_export.item_changes import Change
 from xrec_export.item_tower import content_rows
-from xrec_export.quantize import quantize_rows
+from xrec_export.quantize import StoredRows, rows_of_blocks, store_rows
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,11 @@ class Update:
 
 @dataclass(frozen=True)
 class Items:
-    """The items after an update: ids, entries, int8 rows (n, D) and scales, and what else stands beside each, (n,)."""
+    """The items after an update: ids, entries, rows (n, D) as they are stored, and what stands beside each, (n,)."""
 
     ids: list[str]
     entries: list[dict[str, object]]
-    quantized: NDArray[np.int8]
-    scale: NDArray[np.float32]
+    rows: StoredRows
     prior: NDArray[np.float32]
     features: NDArray[np.float32] | None
     is_offered: NDArray[np.bool_]
@@ -68,17 +66,17 @@ def apply_changes(bundle: Bundle, changes: Sequence[Change], run: Run) -> tuple[
             is_offered[row] = change.is_offered
     changed = [row for row in range(len(before)) if entries[row] != before[row]]
     added = entries[len(before) :]
-    quantized, scale, moved = _rows(
-        items, [before[row] for row in changed], [entries[row] for row in changed], changed, run
-    )
-    fresh = content_rows(run, added) if added else np.zeros((0, quantized.shape[1]), dtype=np.float32)
-    fresh_quantized, fresh_scale = quantize_rows(fresh) if added else (quantized[:0], scale[:0])
+    table_format = bundle.manifest.table_format
+    step = content_rows(run, [entries[row] for row in changed]) - content_rows(run, [before[row] for row in changed])
+    is_moved = step.any(axis=1)
+    moved = np.array(changed, dtype=np.int64)[is_moved]
+    moved_rows = store_rows(table_format, items.rows[moved].vectors() + step[is_moved])
+    fresh = content_rows(run, added)
     offered, was_offered = np.array(is_offered, dtype=np.bool_), items.is_offered
     updated = Items(
         ids=ids,
         entries=entries,
-        quantized=np.concatenate([quantized, fresh_quantized]),
-        scale=np.concatenate([scale, fresh_scale]),
+        rows=items.rows.replaced(moved, moved_rows).joined(store_rows(table_format, fresh)),
         prior=np.concatenate([items.prior, np.zeros(len(added), dtype=np.float32)]),
         features=None if items.features is None else _features(items.features, before, entries),
         is_offered=offered,
@@ -87,7 +85,7 @@ def apply_changes(bundle: Bundle, changes: Sequence[Change], run: Run) -> tuple[
         base_release=bundle.manifest.release,
         added=len(added),
         changed=len(changed),
-        moved=moved,
+        moved=len(moved),
         withdrawn=int((was_offered & ~offered[: len(before)]).sum()),
         offered_again=int((~was_offered & offered[: len(before)]).sum()),
         without_content=int((~fresh.any(axis=1)).sum()),
@@ -95,41 +93,15 @@ def apply_changes(bundle: Bundle, changes: Sequence[Change], run: Run) -> tuple[
 
 
 def _items_of(bundle: Bundle) -> Items:
-    count, width = len(bundle.ids), bundle.manifest.width
-    if bundle.scale is None:
-        raise UsageError(
-            "usage.table_format",
-            f"the items are stored in {bundle.manifest.table_format}, and catalogue updates int8 alone; build it anew",
-        )
+    count = len(bundle.ids)
     return Items(
         ids=[bundle.ids.item_id(row) for row in range(count)],
         entries=[bundle.catalog.entry(row) for row in range(count)],
-        quantized=bundle.table.transpose(0, 2, 1).reshape(-1, width)[:count],  # (nb, D, 128) -> (N, D)
-        scale=bundle.scale.reshape(-1)[:count],
+        rows=rows_of_blocks(bundle.table, bundle.scale, count),
         prior=bundle.prior.reshape(-1)[:count],
         features=None if bundle.features is None else bundle.features[:, :count].T,
         is_offered=np.isfinite(bundle.bias.reshape(-1)[:count]),
     )
-
-
-def _rows(
-    items: Items,
-    before: Sequence[dict[str, object]],
-    after: Sequence[dict[str, object]],
-    changed: Sequence[int],
-    run: Run,
-) -> tuple[NDArray[np.int8], NDArray[np.float32], int]:
-    """Return the int8 rows and scales of the known items, and how many of the ``changed`` ones moved."""
-    quantized, scale = items.quantized.copy(), items.scale.copy()
-    if not changed:
-        return quantized, scale, 0
-    step = content_rows(run, after) - content_rows(run, before)
-    moved = np.flatnonzero(step.any(axis=1))
-    rows = np.array(changed, dtype=np.int64)[moved]
-    if len(rows):
-        vectors = quantized[rows].astype(np.float32) * scale[rows, None]
-        quantized[rows], scale[rows] = quantize_rows(vectors + step[moved])
-    return quantized, scale, len(rows)
 
 
 def _features(

@@ -45,6 +45,34 @@ class ItemTable:
         return int(self.table.shape[2 if self.scale is None else 1])
 
 
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows as a bundle's format stores them, (N, D): int8 with their ``scale`` float32 (N,), or floats without one."""
+
+    values: NDArray[Any]
+    scale: NDArray[np.float32] | None
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Return the float32 rows that they stand for, (N, D)."""
+        vectors: NDArray[np.float32] = self.values.astype(np.float32)
+        return vectors if self.scale is None else vectors * self.scale[:, None]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> StoredRows:
+        return StoredRows(self.values[rows], None if self.scale is None else self.scale[rows])
+
+    def joined(self, more: StoredRows) -> StoredRows:
+        """Return these rows and then more of the same format."""
+        scale = None if self.scale is None or more.scale is None else np.concatenate([self.scale, more.scale])
+        return StoredRows(np.concatenate([self.values, more.values]), scale)
+
+    def replaced(self, rows: NDArray[np.int64], others: StoredRows) -> StoredRows:
+        """Return these rows with others of the same format in the places ``rows``."""
+        changed = self.joined(others)
+        places = np.arange(len(self.values))
+        places[rows] = len(self.values) + np.arange(len(rows))
+        return changed[places]
+
+
 def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return (N, D) int8 and the (N,) float32 scale, symmetric per row; the scale of a zero row is 1.
 
@@ -57,67 +85,55 @@ def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[
     return quantized, scale
 
 
-def store_table(
-    table_format: str,
-    rows: NDArray[np.float32],
-    prior: NDArray[np.float32] | None = None,
-    features: NDArray[np.float32] | None = None,
-) -> ItemTable:
-    """Return (N, D) rows in a format: int8 as :func:`quantize_table` does, fp16 or fp32 as they are.
+def store_rows(table_format: str, rows: NDArray[np.float32]) -> StoredRows:
+    """Return (N, D) rows in a format: int8 as :func:`quantize_rows` does, fp16 or fp32 as they are.
 
     Raises DataError ``data.item_table`` where a row is too large for fp16.
     """
     if table_format == "int8":
-        return quantize_table(rows, prior, features)
-    count, width = rows.shape
-    padded = np.zeros((_padded(count), width), dtype=FLOATS[table_format])
+        return StoredRows(*quantize_rows(np.ascontiguousarray(rows, dtype=np.float32)))
     with np.errstate(over="ignore"):
-        padded[:count] = rows
-    if not np.isfinite(padded).all():
+        values = rows.astype(FLOATS[table_format])
+    if not np.isfinite(values).all():
         raise DataError(
             "data.item_table", f"the item table holds values that {table_format} can't; choose fp32 or int8"
         )
-    table, bias = padded.reshape(-1, BLOCK_ITEMS, width), np.zeros(len(padded), dtype=np.float32)
-    bias[count:] = -np.inf
-    return ItemTable(table, None, bias.reshape(-1, BLOCK_ITEMS), *_beside(count, prior, features))
+    return StoredRows(values, None)
 
 
-def quantize_table(
-    rows: NDArray[np.float32],
-    prior: NDArray[np.float32] | None = None,
-    features: NDArray[np.float32] | None = None,
-) -> ItemTable:
-    """Quantize (N, D) rows into blocks of 128, transposed inside the block; pad rows are zero, of scale 1.
-
-    ``prior`` is (N,) float32, ``features`` (N, 2) float32.
-    """
-    quantized, scale = quantize_rows(np.ascontiguousarray(rows, dtype=np.float32))
-    return block_rows(quantized, scale, prior, features)
+def rows_of_blocks(table: NDArray[Any], scale: NDArray[np.float32] | None, count: int) -> StoredRows:
+    """Return the first ``count`` rows of a table and scale that are laid out as in an :class:`ItemTable`."""
+    if scale is None:
+        return StoredRows(table.reshape(-1, table.shape[2])[:count], None)
+    rows = table.transpose(0, 2, 1).reshape(-1, table.shape[1])  # (nb, D, 128) -> (Np, D)
+    return StoredRows(rows[:count], scale.reshape(-1)[:count])
 
 
 def block_rows(
-    quantized: NDArray[np.int8],
-    scale: NDArray[np.float32],
+    rows: StoredRows,
     prior: NDArray[np.float32] | None = None,
     features: NDArray[np.float32] | None = None,
     is_offered: NDArray[np.bool_] | None = None,
 ) -> ItemTable:
-    """Lay (N, D) int8 rows and (N,) scales out in blocks; items that are not offered, (N,), have a bias of -inf."""
-    count, width = quantized.shape
-    padded = np.zeros((_padded(count), width), dtype=np.int8)
-    padded[:count] = quantized
-    padded_scale = np.ones(len(padded), dtype=np.float32)
-    padded_scale[:count] = scale
-    table = np.ascontiguousarray(
-        padded.reshape(-1, BLOCK_ITEMS, width).transpose(0, 2, 1)
-    )  # (nb, 128, D) -> (nb, D, 128)
-    # The product that the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
-    bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * padded_scale
+    """Lay N rows out in blocks of 128, of int8 transposed inside the block; pad rows are zero, of scale 1.
+
+    ``prior`` is (N,) float32, ``features`` (N, 2) float32; items that are not offered, (N,), have a bias of -inf.
+    """
+    count, width = rows.values.shape
+    padded = np.zeros((_padded(count), width), dtype=rows.values.dtype)
+    padded[:count] = rows.values
+    table, bias = padded.reshape(-1, BLOCK_ITEMS, width), np.zeros(len(padded), dtype=np.float32)
+    scale: NDArray[np.float32] | None = None
+    if rows.scale is not None:
+        table = np.ascontiguousarray(table.transpose(0, 2, 1))  # (nb, 128, D) -> (nb, D, 128)
+        scale = np.ones((len(table), BLOCK_ITEMS), dtype=np.float32)
+        scale.reshape(-1)[:count] = rows.scale
+        # What the scan makes of a zero vector, negated: in float32 as there, so that the two add up to zero.
+        bias = -(USER_ZERO_POINT * padded.sum(axis=1, dtype=np.int32)).astype(np.float32) * scale.reshape(-1)
     bias[count:] = -np.inf
     if is_offered is not None:
         bias[:count][~is_offered] = -np.inf
-    scale, bias = padded_scale.reshape(-1, BLOCK_ITEMS), bias.reshape(-1, BLOCK_ITEMS)
-    return ItemTable(table, scale, bias, *_beside(count, prior, features))
+    return ItemTable(table, scale, bias.reshape(-1, BLOCK_ITEMS), *_beside(count, prior, features))
 
 
 def _padded(count: int) -> int:
@@ -136,14 +152,6 @@ def _beside(
         padded_features = np.zeros((features.shape[1], _padded(count)), dtype=np.float32)
         padded_features[:, :count] = features.T
     return padded_prior, padded_features
-
-
-def dequantize(items: ItemTable) -> NDArray[np.float32]:
-    """Return the (Np, D) float32 rows that the bundle stands for, pad rows included."""
-    if items.scale is None:
-        return items.table.reshape(-1, items.width).astype(np.float32)
-    rows = items.table.transpose(0, 2, 1).reshape(-1, items.width).astype(np.float32)
-    return rows * items.scale.reshape(-1, 1)
 
 
 def pack_items(items: ItemTable) -> tuple[bytes, dict[str, Section]]:

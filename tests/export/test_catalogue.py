@@ -51,10 +51,10 @@ def following(number: int | None = None, **changes: object) -> Next:
     return Next(number, "2026-02-03T04:05:06Z", PEM, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def base(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["int8", "fp16"])
+def base(trained: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     target = tmp_path_factory.mktemp("base") / "shop.xrec"
-    release = Release("shop", 7, "2026-01-02T03:04:05Z", PEM)
+    release = Release("shop", 7, "2026-01-02T03:04:05Z", PEM, request.param)
     model, cases = load(trained, case_limit=20)
     build_bundle(model, cases, target, release=release, tolerance=Tolerance(0.5, 1))
     return target

@@ -23,7 +23,7 @@ from xrec_export.from_run import LastPosition
 from xrec_export.graph_parts import operators
 from xrec_export.inspect import verify_bundle
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import dequantize, quantize_table
+from xrec_export.quantize import store_rows
 from xrec_sdk.signature import generate_key
 from xrec_trainer.config import FitConfig
 from xrec_trainer.encoders import ENCODERS
@@ -64,7 +64,7 @@ def session(bundle: Path, level: str) -> Any:
 def test_the_graph_computes_what_torch_computes(built: tuple[str, Path], level: str) -> None:
     name, bundle = built
     graph, rounded, random = session(bundle, level), with_int8_weights(module(name)), np.random.default_rng(3)
-    table = dequantize(quantize_table(make_model().item_table))
+    table = store_rows("int8", make_model().item_table).vectors()
     for batch, length in ((1, 1), (1, 2), (1, 50), (3, 7), (20, 1), (5, 50)):
         highs = (300, 3, 3, LONG.gap_count)
         rows, *codes = (random.integers(0, high, size=(batch, length), dtype=np.int32) for high in highs)

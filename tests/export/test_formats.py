@@ -15,13 +15,11 @@ from xrec_export.certificate import Certificate
 from xrec_export.cli import main
 from xrec_export.delta_plan import make_delta
 from xrec_export.inspect import verify_bundle
-from xrec_export.item_changes import Change
-from xrec_export.item_update import apply_changes
 from xrec_export.parity import Tolerance
-from xrec_export.quantize import FLOATS, dequantize, store_table
+from xrec_export.quantize import FLOATS, store_rows
 from xrec_sdk.bundle import Bundle, open_bundle, read_checked
 from xrec_sdk.delta import apply_delta
-from xrec_sdk.errors import DataError, UsageError
+from xrec_sdk.errors import DataError
 from xrec_sdk.runtime import Runtime
 from xrec_sdk.signature import generate_key
 
@@ -92,9 +90,9 @@ def test_the_lists_are_those_of_the_float_model(bundle: Bundle) -> None:
 def test_a_table_beyond_float16_is_refused_with_what_to_do() -> None:
     rows = np.full((3, 4), 70_000, dtype=np.float32)
     with pytest.raises(DataError, match="choose fp32") as caught:
-        store_table("fp16", rows)
+        store_rows("fp16", rows)
     assert caught.value.code == "data.item_table"
-    np.testing.assert_array_equal(dequantize(store_table("fp32", rows))[:3], rows)
+    np.testing.assert_array_equal(store_rows("fp32", rows).vectors(), rows)
 
 
 def test_a_delta_makes_a_bundle_of_floats(tmp_path: Path) -> None:
@@ -106,12 +104,6 @@ def test_a_delta_makes_a_bundle_of_floats(tmp_path: Path) -> None:
     apply_delta(old, tmp_path / "delta", made, trusted_keys=[PUBLIC])
     for file in new.iterdir():
         assert (made / file.name).read_bytes() == file.read_bytes()
-
-
-def test_an_update_of_the_catalogue_says_that_it_knows_int8_alone(bundle: Bundle) -> None:
-    with pytest.raises(UsageError) as caught:
-        apply_changes(bundle, [Change("item-1", {}, False)], None)  # type: ignore[arg-type]
-    assert caught.value.code == "usage.table_format"
 
 
 def test_the_command_line_knows_three_formats() -> None:

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from xrec_export.graph_parts import operators
-from xrec_export.quantize import dequantize, pack_items, quantize_table
+from xrec_export.quantize import block_rows, pack_items, rows_of_blocks, store_rows
 from xrec_export.scorer_graph import build_scorer
 from xrec_sdk.manifest import BLOCK_ITEMS
 
@@ -19,7 +19,7 @@ class Scorer:
 
     def __init__(self, rows: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> None:
         self.count = len(rows)
-        self.items = quantize_table(rows, prior)
+        self.items = block_rows(store_rows("int8", rows), prior)
         padded = self.items.blocks * BLOCK_ITEMS
         self.prior = np.zeros(padded, np.float32) if self.items.prior is None else self.items.prior.reshape(-1)
         packed, sections = pack_items(self.items)
@@ -59,7 +59,8 @@ class Scorer:
             np.isinf(self.items.bias.reshape(-1) if bias is None else bias), np.float32(-np.inf), np.float32(0)
         )
         total[np.asarray(rows, dtype=np.int64)] += np.asarray(values, dtype=np.float32)
-        products = dequantize(self.items).T * np.asarray(user, dtype=np.float32).reshape(-1, 1)
+        rows = rows_of_blocks(self.items.table, self.items.scale, self.items.bias.size)
+        products = rows.vectors().T * np.asarray(user, dtype=np.float32).reshape(-1, 1)
         scores = np.zeros(products.shape[1], dtype=np.float32)
         for row in products:
             scores += row
