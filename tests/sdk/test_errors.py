@@ -19,7 +19,8 @@ def test_every_code_of_the_sdk_stands_in_the_documentation():
 
 
 def test_a_documented_bundle_or_profile_code_is_raised_somewhere():
-    source = "\n".join(path.read_text() for path in (ROOT / "sdk" / "xrec_sdk").glob("*.py"))
+    files = [*(ROOT / "sdk" / "xrec_sdk").glob("*.py"), *(ROOT / "bindings" / "js" / "src").rglob("*.ts")]
+    source = "\n".join(path.read_text() for path in files)
     documented = set(CODE.findall((ROOT / "docs" / "errors.md").read_text()))
     assert {
         code for code in documented if code.startswith(("bundle.", "profile.")) and f'"{code}"' not in source
