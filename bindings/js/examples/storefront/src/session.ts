@@ -25,6 +25,8 @@ export interface Listed {
 
 /** Everything that the pages of one device stand on. */
 export class Session {
+  #following: Promise<void> = Promise.resolve();
+
   private constructor(
     readonly device: string,
     readonly store: Store,
@@ -65,8 +67,15 @@ export class Session {
     await this.follow();
   }
 
-  /** Say to this device's profile what was last answered, once: what comes from other devices later stands over it. */
-  async follow(): Promise<void> {
+  /**
+   * Say to this device's profile what was last answered, once: what comes from other devices later stands over it. One turn
+   * waits for the other, since an answer said by two at once may stand over what came in between.
+   */
+  follow(): Promise<void> {
+    return (this.#following = this.#following.catch(() => undefined).then(() => this.#sayAnswer()));
+  }
+
+  async #sayAnswer(): Promise<void> {
     const { agreed, answers, said } = await this.store.read();
     if (answers === (said[this.device] ?? 0)) return;
     for (const purpose of ["personalise", "sync"] as const) {
