@@ -89,6 +89,7 @@ describe.skipIf(!hasChromium() || !hasPython())("the storefront beside a sync se
     await fresh.getByRole("button", { name: "中文" }).click();
     await fresh.getByText("你在另一台设备上选择了不保存").waitFor();
     await fresh.getByRole("button", { name: "English" }).click();
+    await fresh.getByText("Another of your devices said no").waitFor(); // the language is kept by then
     await fresh.reload(); // the yes that it knows of is not said again by itself
     await fresh.getByText("Another of your devices said no").waitFor();
     await buy(fresh, 0);
