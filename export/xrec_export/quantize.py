@@ -67,10 +67,12 @@ class StoredRows:
 
     def replaced(self, rows: NDArray[np.int64], others: StoredRows) -> StoredRows:
         """Return these rows with others of the same format in the places ``rows``."""
-        changed = self.joined(others)
-        places = np.arange(len(self.values))
-        places[rows] = len(self.values) + np.arange(len(rows))
-        return changed[places]
+        values, scale = self.values.copy(), None
+        values[rows] = others.values
+        if self.scale is not None:
+            scale = self.scale.copy()
+            scale[rows] = others.scale
+        return StoredRows(values, scale)
 
 
 def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

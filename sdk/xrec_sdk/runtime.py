@@ -89,7 +89,7 @@ class Runtime:
         return user if isfinite(sum(user.tolist())) else _finite(user)
 
     def encode_batch(
-        self, vectors: NDArray[np.float32], codes: NDArray[np.int32], queries: Sequence[str] = ()
+        self, vectors: NDArray[np.float32], codes: NDArray[np.int32], queries: Sequence[str]
     ) -> NDArray[np.float32]:
         """Return the user vectors (B, D) of histories of one length, zeros for empty ones; see :func:`feeds_of`."""
         if not codes[0].size:

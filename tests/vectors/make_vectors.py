@@ -107,21 +107,24 @@ def lowpass_model() -> ExportModel:
     )
 
 
-def pool_model() -> ExportModel:
-    """Return a model without prior, rule and filter, in whose histories an item stands once."""
-    torch.manual_seed(SEED)
-    random = np.random.default_rng(SEED + 1)
-    count = ITEMS["pool"]
-    vocabulary = Vocabulary(("view", "purchase"), (), (60_000, 3_600_000), max_history=8, distinct_items=True)
+def pool_over(count: int, width: int, vocabulary: Vocabulary, random: np.random.Generator) -> ExportModel:
+    """Return a model that takes the mean of a history, over drawn rows on four shelves."""
     return ExportModel(
-        encoder=LastPosition(Pool(16, 0.0, vocabulary)).eval(),
-        item_table=table(count, 16, random),
+        encoder=LastPosition(Pool(width, 0.0, vocabulary)).eval(),
+        item_table=table(count, width, random),
         ids=item_ids(count),
         entries=entries(count),
         categories=[f"shelf {row % 4}" for row in range(count)],
         vocabulary=vocabulary,
-        filter_seen=False,
     )
+
+
+def pool_model() -> ExportModel:
+    """Return a model without prior, rule and filter, in whose histories an item stands once."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED + 1)
+    vocabulary = Vocabulary(("view", "purchase"), (), (60_000, 3_600_000), max_history=8, distinct_items=True)
+    return replace(pool_over(ITEMS["pool"], 16, vocabulary, random), filter_seen=False)
 
 
 def ranked_model() -> ExportModel:
@@ -130,13 +133,8 @@ def ranked_model() -> ExportModel:
     random = np.random.default_rng(SEED + 2)
     count, width = ITEMS["ranked"], 8
     vocabulary = Vocabulary(("view", "purchase"), ("phone", "pc"), (60_000, 3_600_000), max_history=8)
-    return ExportModel(
-        encoder=LastPosition(Pool(width, 0.0, vocabulary)).eval(),
-        item_table=table(count, width, random),
-        ids=item_ids(count),
-        entries=entries(count),
-        categories=[f"shelf {row % 4}" for row in range(count)],
-        vocabulary=vocabulary,
+    return replace(
+        pool_over(count, width, vocabulary, random),
         seen_events=("purchase",),
         repeat=RepeatRule(0.5, 24 * HOUR_MS, ("purchase",)),
         prior=(random.exponential(size=count) / 20).astype(np.float32),
@@ -148,16 +146,11 @@ def searches_model() -> ExportModel:
     """Return a model that reads searches."""
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED + 3)
-    count, width = ITEMS["searches"], 8
+    width = 8
     events, devices, edges = ("view", "purchase", "search"), ("phone", "pc"), (60_000, 3_600_000)
     vocabulary = Vocabulary(events, devices, edges, max_history=8, query_buckets=BUCKETS)
-    return ExportModel(
-        encoder=LastPosition(Pool(width, 0.0, vocabulary)).eval(),
-        item_table=table(count, width, random),
-        ids=item_ids(count),
-        entries=entries(count),
-        categories=[f"shelf {row % 4}" for row in range(count)],
-        vocabulary=vocabulary,
+    return replace(
+        pool_over(ITEMS["searches"], width, vocabulary, random),
         seen_events=("purchase",),
         query_rows=random.normal(size=(BUCKETS, width)).astype(np.float32),
     )
