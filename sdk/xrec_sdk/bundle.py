@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xrec_sdk.archive import ZipSource
 from xrec_sdk.catalog import Catalog
 from xrec_sdk.errors import BundleDamaged, BundleUntrusted, UsageError
 from xrec_sdk.graphfile import check_graph
@@ -97,8 +96,7 @@ class Bundle:
         return vectors
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """The files that a manifest names, as their hashes say, and the key that signed it.
 
     ``sig_bytes`` are those of manifest.sig where a key was pinned, else None.
@@ -161,6 +159,8 @@ def _source(path: Path, stack: ExitStack) -> Source:
     if stat.S_ISDIR(mode):
         return FolderSource(path)
     if stat.S_ISREG(mode):
+        from xrec_sdk.archive import ZipSource  # a start from a folder does without zipfile
+
         return stack.enter_context(ZipSource(path))
     raise BundleDamaged("bundle.not_plain", "the bundle is neither a folder nor a zip file (links are not followed)")
 

@@ -67,6 +67,13 @@ def numbers(array: NDArray[np.uint32]) -> memoryview:
     return array.astype(np.uint32, copy=False).data  # of the machine's byte order, which alone a memoryview reads
 
 
+def _named(slots: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
+    """Return for each of the ``count`` rows whether a slot names it."""
+    is_named = np.zeros(count + 1, dtype=np.bool_)
+    is_named[slots] = True
+    return is_named[1:]
+
+
 class IdTable:
     """The ids of a bundle, read in place from ids.bin; opening checks every offset and slot."""
 
@@ -92,12 +99,8 @@ class IdTable:
         lengths = np.diff(offsets)
         if int(lengths.min()) < 1 or int(lengths.max()) > MAX_ID_BYTES:
             raise BundleDamaged(code, f"ids.bin holds an id that is not 1 to {MAX_ID_BYTES} bytes long")
-        used = slots[slots > 0]
-        if (
-            len(used) != count
-            or int(used.max()) > count
-            or bool((np.bincount(used, minlength=count + 1)[1:] != 1).any())
-        ):
+        # As many as there are rows and every row among them: each once.
+        if np.count_nonzero(slots) != count or int(slots.max()) > count or not _named(slots, count).all():
             raise BundleDamaged(code, "the slots of ids.bin do not name each row once")
         self._offsets = numbers(offsets)
         self._slots = numbers(slots)

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -52,24 +52,21 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 _CREATED_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)")
 
 
-@dataclass(frozen=True)
-class FileRecord:
+class FileRecord(NamedTuple):
     """What a file of the bundle must be: its sha256 in hex and its size."""
 
     sha256: str
     bytes: int
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """Where a section lies in items.bin."""
 
     offset: int
     bytes: int
 
 
-@dataclass(frozen=True)
-class ItemSections:
+class ItemSections(NamedTuple):
     """The sections of items.bin.
 
     ``scale`` is None where the table holds floats, ``prior`` where no item has one, ``features`` without a ranker.
@@ -82,8 +79,7 @@ class ItemSections:
     features: Section | None = None
 
 
-@dataclass(frozen=True)
-class RankerRecord:
+class RankerRecord(NamedTuple):
     """What the ranker's probability is of: one of ``events`` with the item within ``horizon_ms`` from now."""
 
     events: tuple[str, ...]
@@ -158,11 +154,11 @@ def to_bytes(manifest: Manifest) -> bytes:
         "seen": {"events": manifest.seen_events, "filter": manifest.filter_seen},
         "repeat": repeat and {"weight": repeat.weight, "half_life_ms": repeat.half_life_ms, "events": repeat.events},
         "items": {
-            name: part and vars(part)
-            for name, part in vars(manifest.items).items()
+            name: part and part._asdict()
+            for name, part in manifest.items._asdict().items()
             if part is not None or name == "prior"
         },
-        "files": {name: vars(record) for name, record in manifest.files.items()},
+        "files": {name: record._asdict() for name, record in manifest.files.items()},
         "parity": dict(manifest.parity),
         "model": dict(manifest.model),
     }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from xrec_sdk.errors import BundleDamaged
 
@@ -16,8 +15,7 @@ def fail(message: str) -> NoReturn:
     raise BundleDamaged("bundle.manifest_malformed", f"manifest.json: {message}")
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(NamedTuple):
     """One JSON object of the manifest, read value by value with bounds; what is out of them is BundleDamaged."""
 
     values: dict[str, object]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xrec_sdk.errors import ProfileError, UsageError
 from xrec_sdk.event import COLUMNS, INSERT_EVENT, PURPOSES
@@ -43,8 +42,7 @@ _STATE = (
 _CONSENT = "SELECT personalise, sync, train, analytics FROM state"
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """How far a profile has been read; equal marks stand for the same events."""
 
     erasures: int

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
@@ -64,14 +63,14 @@ class Engine(Protocol):
         """Open the database at ``path``; raise one of ``errors`` where that fails."""
 
 
-@dataclass
 class _Turn:
     """A write that waits for its transaction, and how it ended."""
 
-    work: Callable[[Connection], Any]
-    is_done: bool = False
-    outcome: Any = None
-    failure: BaseException | None = field(default=None)
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
+        self.work = work
+        self.is_done = False
+        self.outcome: Any = None
+        self.failure: BaseException | None = None
 
 
 class Store:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from vectors.recipes import read_folder
 from xrec_export import budget as budgets
-from xrec_export import build, from_run
+from xrec_export import build, from_run, speed
 from xrec_export.budget import Budget, BudgetMissed, read_budget
 from xrec_export.build import Release, build_bundle
 from xrec_export.cli import main
@@ -102,6 +102,15 @@ def test_a_bundle_within_its_budget_carries_what_was_measured(tmp_path: Path, mo
     assert 0 < measured["after_event_p50_ms"] <= measured["after_event_p99_ms"]
     assert measured["anonymous_bytes"] > measured["anonymous_added_bytes"] > 0
     assert f"| bytes of the folder | {found['bytes of the folder']:,} | 10,000,000 |" in bundle.card
+
+
+def test_what_is_measured_starts_from_compiled_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    build_bundle(make_model(), make_cases(20), tmp_path / "small.xrec", release=RELEASE, tolerance=LOOSE)
+    speed._probe(tmp_path / "small.xrec", tmp_path / "profile.db", PUBLIC, 1, 0, tmp_path / "compiled")
+    assert [path.name for path in (tmp_path / "compiled").rglob("recommender.*")] == [
+        f"recommender.{sys.implementation.cache_tag}.pyc"
+    ]
 
 
 def test_a_release_that_misses_is_not_written_and_the_one_before_stays(
