@@ -32,7 +32,7 @@ def render(model: ExportModel, draft: Manifest, certificate: Certificate) -> str
         "",
         "## What the format costs",
         "",
-        f"Measured on {parity.cases} held-out users, the float model against this bundle on each runtime; differences "
+        f"Measured on {parity.cases} {_users(model)}, the float model against this bundle on each runtime; differences "
         "with their 95 % intervals by a paired bootstrap over users.",
         "",
         f"| runtime | overlap of the top {TOP} | Kendall's tau | NDCG@{TOP} | less float's {parity.ndcg_float:.4f} |",
@@ -52,6 +52,11 @@ def render(model: ExportModel, draft: Manifest, certificate: Certificate) -> str
         "",
     ]
     return "\n".join(lines)
+
+
+def _users(model: ExportModel) -> str:
+    is_known = model.facts.get("learns_until") == "end"
+    return "users, whose answers the model has learned" if is_known else "held-out users"
 
 
 def _runtime(name: str, found: RuntimeParity) -> str:

@@ -1,4 +1,4 @@
-"""The command line of the trainer: prepare, text-vectors, fit, rank, evaluate, compare, tune."""
+"""The command line of the trainer: prepare, text-vectors, fit, refit, rank, evaluate, compare, tune."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import click
 from xrec_sdk.errors import UsageError, XrecError
 from xrec_sdk.version import __version__
 
+LEARNED = {"end": "the end of the log", "test": "the test period"}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -121,6 +122,42 @@ def fit(
     if worker_place() == 0:
         text = f"wrote {out}: {len(run.catalogue)} items, best epoch {facts['best_epoch']}"
         click.echo(json.dumps(facts) if as_json else text)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; an unfinished run is resumed.")
+@click.option(
+    "--until",
+    type=click.Choice(["end", "test"]),
+    default="end",
+    show_default=True,
+    help="Learn from the whole log, to ship the model, or up to the test period, to measure it.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Prepared folder, where it has moved or grown.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch and the outcome.")
+@reports_errors
+def refit(run: Path, out: Path, until: Literal["end", "test"], data: Path | None, as_json: bool) -> None:
+    """Train the model of RUN again, also on the events that it held back to choose and to measure on.
+
+    Example: xrec-train refit run --out shipped && xrec-export build shipped --out shop.xrec --key release.pem
+
+    Epochs, trend and repeat rule are those that RUN chose on its validation period. With --until test the test period
+    is kept out, so that xrec-train evaluate can tell what the newer events bring.
+    """
+    from xrec_trainer.progress import EpochPrinter
+    from xrec_trainer.refit import refit as run_refit
+
+    refitted = run_refit(
+        run,
+        out,
+        until,
+        data=data,
+        reporter=lambda config, epochs: EpochPrinter(config, as_json=as_json, epochs=epochs),
+    )
+    facts = {"run": str(out), "items": len(refitted.catalogue), "epochs": refitted.facts["epochs"]}
+    text = f"wrote {out}: {facts['items']} items, {facts['epochs']} epochs, learned until {LEARNED[until]}"
+    click.echo(json.dumps(facts) if as_json else text)
 
 
 def _config(targets: tuple[str, ...], split: str, settings: tuple[str, ...], preset: str | None) -> Any:

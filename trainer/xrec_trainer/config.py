@@ -13,6 +13,7 @@ InitialRows = Literal["random", "svd"]
 Loss = Literal["softmax", "gbce"]
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["float32", "bf16"]
+LearnsUntil = Literal["validation", "test", "end"]
 Weights = tuple[tuple[str, float], ...]
 
 
@@ -37,6 +38,8 @@ class FitConfig:
     ``trend_half_life_days``: of what sells now, whose weight in the scores is chosen on validation (trend.py).
     ``initial_rows``: "svd" starts from the leading singular vectors of the user-item matrix (PureSVD: Cremonesi, Koren
     and Turrin, RecSys 2010), a good start where users are few.
+    ``neighbours``: an item's row shares what so many of the items next to it in histories learn (neighbours.py); 0 for
+    none.
     ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
     ``averaging``: decay of the moving average of the weights, which is what is validated and kept; 0 for the weights
     of the last step (averaging.py).
@@ -48,6 +51,7 @@ class FitConfig:
     ``new_items``: items with less than ``min_count`` events are in the catalogue too, known by their content alone.
     ``cold_share``: this share of the items is kept out of training, to measure how new items rank (cold.py).
     ``queries``: searches are a part of the history too, read as the hashed n-grams of their queries (xrec_sdk.query).
+    ``learns_until``: where in the log training ends, the validation period or where xrec-train refit says (refit.py).
     ``learns_repeats``: false leaves out of the loss the targets that the user had before; the repeat rule ranks them.
     """
 
@@ -83,6 +87,7 @@ class FitConfig:
     prefixes: int = 4
     burn_in_days: float = 0.0
     initial_rows: InitialRows = "random"
+    neighbours: int = 0
     averaging: float = 0.995
     learns_repeats: bool = True
     filter_seen: bool = False
@@ -93,6 +98,7 @@ class FitConfig:
     new_items: bool = False
     cold_share: float = 0.0
     queries: bool = False
+    learns_until: LearnsUntil = "validation"
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -109,6 +115,7 @@ class FitConfig:
             "patience": (1, 1e5),
             "quantized_epochs": (0, 1000),
             "samples": (1, 1e6),
+            "neighbours": (0, 1000),
             "test_days": (0.01, 1e5),
             "validation_days": (0.01, 1e5),
             "half_life_days": (0.01, 1e5),
@@ -173,6 +180,7 @@ def parse(values: dict[str, Any], settings: Sequence[str]) -> FitConfig:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "initial_rows": get_args(InitialRows),
+    "learns_until": get_args(LearnsUntil),
     "loss": get_args(Loss),
     "precision": get_args(Precision),
     "schedule": get_args(Schedule),
@@ -187,6 +195,7 @@ def _weights(text: str) -> Weights:
 
 _KINDS: dict[str, Callable[[str], Any]] = {
     "InitialRows": str,
+    "LearnsUntil": str,
     "Loss": str,
     "Precision": str,
     "Schedule": str,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xrec_sdk.errors import UsageError
+from xrec_sdk.errors import DataError, UsageError
 
 from xrec_trainer.baselines import BASELINES, SHOWN, baseline
 from xrec_trainer.bootstrap import mean_interval, paired_difference
@@ -42,6 +42,12 @@ def evaluate(
     if not ks or min(ks) < 1:
         raise UsageError("usage.k", f"--ks is {list(ks)}; expected whole numbers of 1 or more, such as 5,10,20")
     run = load_run(folder, data)
+    if run.config.learns_until == "end":
+        raise DataError(
+            "data.nothing_held_out",
+            f"{folder} learned from its test period too, so that no figure of it would be true; evaluate the run that "
+            "it was made of, or make one with: xrec-train refit RUN --until test",
+        )
     rankers: dict[str, Ranker] = {MODEL: model_ranker(run.model, run.log, run.repeat)}
     if bundle is not None:
         rankers[BUNDLE] = bundle_ranker(open_for(run.catalogue, bundle, keys), run.log)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from xrec_sdk.errors import DataError
+from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import DAY_MS, RepeatRule
 
 from xrec_trainer import content, dataset
@@ -27,6 +27,7 @@ from xrec_trainer.dataset import Catalogue, Log
 from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy, smoothing
 from xrec_trainer.metrics import per_case
 from xrec_trainer.model import Items, Model
+from xrec_trainer.neighbours import SharedRows, nearest_items
 from xrec_trainer.ranking import rank_users, user_vectors
 from xrec_trainer.run import Run, alone, claim, describe, load_run, read_features, save_json, save_tensors
 from xrec_trainer.schedule import learning_rate
@@ -56,20 +57,54 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What an earlier training chose on validation, for one that has nothing left to choose on (refit.py).
+
+    ``epochs`` with float rows, then ``quantized_epochs`` with int8 rows; ``facts`` are kept in the run as they are.
+    """
+
+    epochs: int
+    quantized_epochs: int
+    trend: Trend | None
+    repeat: RepeatRule | None
+    facts: dict[str, Any]
+
+
 def fit(
-    data: Path, out: Path, config: FitConfig, report: Report = lambda line: None, study: Study | None = None
+    data: Path,
+    out: Path,
+    config: FitConfig,
+    report: Report = lambda line: None,
+    study: Study | None = None,
+    chosen: Chosen | None = None,
 ) -> Run:
     """Train on a prepared folder and write a run folder; an unfinished run in ``out`` is resumed.
 
     ``study`` is what ``make_study`` gives of the same data and split, so that several trainings read them once.
-    Raises UsageError ``usage.run_differs`` where ``out`` holds a run with other settings.
+    ``chosen`` takes the place of validation. Raises UsageError ``usage.run_differs`` where ``out`` holds a run with
+    other settings.
     """
+    if config.learns_until != "validation" and chosen is None:
+        raise UsageError(
+            "usage.setting",
+            f"learns_until is {config.learns_until!r}, which leaves nothing to choose the epochs on; fit without it, "
+            "then call xrec-train refit",
+        )
     workers = Workers()
     with alone(out) if workers.is_first else nullcontext():
-        return _fit(data, out, config, report, study, workers)
+        return _fit(data, out, config, report, study, chosen, workers)
 
 
-def _fit(data: Path, out: Path, config: FitConfig, report: Report, study: Study | None, workers: Workers) -> Run:
+def _fit(
+    data: Path,
+    out: Path,
+    config: FitConfig,
+    report: Report,
+    study: Study | None,
+    chosen: Chosen | None,
+    workers: Workers,
+) -> Run:
     if workers.is_first:
         _claim(out, data, config)
     workers.wait()
@@ -81,7 +116,7 @@ def _fit(data: Path, out: Path, config: FitConfig, report: Report, study: Study 
         content.save(out / "content.npz", content.learn(_described(study.catalogue, config)))
     workers.wait()
     features = read_features(out, data, study.catalogue, config)
-    trainer = Trainer(study, features, config, out / "checkpoint.pt", report, workers)
+    trainer = Trainer(study, features, config, out / "checkpoint.pt", report, workers, chosen)
     trainer.train()
     if workers.is_first:
         _write_run(trainer, data, out)
@@ -90,20 +125,28 @@ def _fit(data: Path, out: Path, config: FitConfig, report: Report, study: Study 
 
 
 def _write_run(trainer: Trainer, data: Path, out: Path) -> None:
-    study, config = trainer.study, trainer.config
-    model = trainer.best_model()
+    study, config, model = trainer.study, trainer.config, trainer.best_model()
+    chosen = trainer.chosen or _choice(trainer, model)
+    model.get_buffer("prior").copy_(trend_prior(study.log, study.train_mask, chosen.trend))
+    facts = {
+        **chosen.facts,
+        "epochs": trainer.progress.epoch,
+        "trend": asdict(chosen.trend) if chosen.trend else None,
+        "learns_until": config.learns_until,
+    }
+    save_tensors(out / "model.pt", model.state_dict())
+    save_json(out / "run.json", describe(config, data, chosen.repeat, facts))
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _choice(trainer: Trainer, model: Model) -> Chosen:
+    """Choose on validation what is no weight of the model; the repeat rule is chosen beside the trend."""
+    study, config, progress = trainer.study, trainer.config, trainer.progress
     trend = choose_trend(model, study, config, trainer.validation)[0] if len(trainer.validation) else None
     model.get_buffer("prior").copy_(trend_prior(study.log, study.train_mask, trend))
     rule = choose_repeat_rule(model, study, config)
-    facts = {
-        "epochs": trainer.progress.epoch,
-        "best_epoch": trainer.progress.best_epoch,
-        "curve": trainer.progress.curve,
-        "trend": asdict(trend) if trend else None,
-    }
-    save_tensors(out / "model.pt", model.state_dict())
-    save_json(out / "run.json", describe(config, data, rule, facts))
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    facts = {"best_epoch": progress.best_epoch, "curve": progress.curve}
+    return Chosen(progress.epoch - progress.quantized_done, progress.quantized_done, trend, rule, facts)
 
 
 def _described(catalogue: Catalogue, config: FitConfig) -> list[dict[str, object]]:
@@ -129,19 +172,30 @@ class Trainer:
     """
 
     def __init__(
-        self, study: Study, features: Features, config: FitConfig, checkpoint: Path, report: Report, workers: Workers
+        self,
+        study: Study,
+        features: Features,
+        config: FitConfig,
+        checkpoint: Path,
+        report: Report,
+        workers: Workers,
+        chosen: Chosen | None = None,
     ) -> None:
         self.study, self.config, self.checkpoint, self.report = study, config, checkpoint, report
-        self.workers = workers
+        self.workers, self.chosen = workers, chosen
         self.model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
         if config.initial_rows == "svd" and not checkpoint.exists():
             self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
+        if config.neighbours:
+            near = nearest_items(study.log, study.train_mask, study.catalogue.warm, config.neighbours)
+            self.model.shared = SharedRows(near, config.width)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.average = Average(self.model, config.averaging)
         self.progress = Progress()
         self.best_state = deepcopy(self.model.state_dict())
         self.worth = target_worth(study, config)
-        self.validation = _sample(study.validation[study.main_task], config.seed)
+        asked = study.validation[study.main_task]
+        self.validation = asked.only(np.zeros(len(asked), np.bool_)) if chosen else _sample(asked, config.seed)
         self.draw = _sampling_probability(study)
         self.log_q = torch.from_numpy(np.log(self.draw * config.samples).astype(np.float32))
         if checkpoint.exists():
@@ -149,18 +203,25 @@ class Trainer:
 
     def train(self) -> None:
         """Run epochs until the quantized ones are over."""
-        progress, config = self.progress, self.config
-        while not progress.is_quantizing or progress.quantized_done < config.quantized_epochs:
-            exhausted = progress.epoch - progress.best_epoch >= config.patience or progress.epoch >= config.max_epochs
-            if exhausted and not progress.is_quantizing:
+        progress = self.progress
+        quantized_epochs = (self.chosen or self.config).quantized_epochs
+        while not progress.is_quantizing or progress.quantized_done < quantized_epochs:
+            if self._is_exhausted() and not progress.is_quantizing:
                 self._begin_quantizing()
             else:
                 self._epoch()
             self._save()
 
+    def _is_exhausted(self) -> bool:
+        progress, config = self.progress, self.config
+        if self.chosen:
+            return progress.epoch >= self.chosen.epochs
+        return progress.epoch - progress.best_epoch >= config.patience or progress.epoch >= config.max_epochs
+
     def best_model(self) -> Model:
-        """Return the model of the best validation score, with quantized item rows."""
+        """Return the model of the best validation score, or of the last epoch, with quantized item rows."""
         self.model.load_state_dict(self.best_state)
+        self.model.fold_shared()
         self.model.is_quantized = True
         self.model.eval()
         return self.model
@@ -199,10 +260,11 @@ class Trainer:
         progress.quantized_done += progress.is_quantizing
         with self.average.applied(self.model):
             ndcg = self._validate()
-            if ndcg > progress.best_ndcg:
+            if self.chosen or ndcg > progress.best_ndcg:
                 progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
                 self.best_state = deepcopy(self.model.state_dict())
-        line = {"epoch": progress.epoch, "loss": float(np.mean(losses)), "validation_ndcg@10": ndcg}
+        line: dict[str, Any] = {"epoch": progress.epoch, "loss": float(np.mean(losses))}
+        line["validation_ndcg@10"] = None if self.chosen else ndcg
         line["is_quantized"] = progress.is_quantizing
         progress.curve.append(line)
         if workers.is_first:

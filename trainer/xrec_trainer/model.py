@@ -18,6 +18,7 @@ from xrec_sdk.query import buckets_of
 from xrec_trainer.config import FitConfig
 from xrec_trainer.content import Features
 from xrec_trainer.encoders import ENCODERS
+from xrec_trainer.neighbours import SharedRows
 
 
 class Items(NamedTuple):
@@ -47,6 +48,7 @@ class Model(nn.Module):
         self.encoder = ENCODERS[config.encoder](config, vocabulary)
         self.id_dropout = config.id_dropout
         self.log_length = nn.Parameter(torch.zeros(())) if config.unit_rows else None
+        self.shared: SharedRows | None = None
         self.is_quantized = False
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
@@ -66,6 +68,13 @@ class Model(nn.Module):
             self.token_rows.zero_()
             self.text_map.zero_()
 
+    def fold_shared(self) -> None:
+        """Add to the embeddings what the items share with their neighbours; the table stays as it is."""
+        if self.shared is not None:
+            with torch.no_grad():
+                self.ids.weight += self.shared()
+            self.shared = None
+
     def item_table(self) -> Tensor:
         """Return the item table (N, D), as the int8 bundle will hold it once ``is_quantized`` is set.
 
@@ -74,6 +83,8 @@ class Model(nn.Module):
         length, which says how sharp the softmax is (CORE: Hou et al., SIGIR 2022, section 3.3).
         """
         ids, content = self.ids.weight, self.content_rows()
+        if self.shared is not None:
+            ids = ids + self.shared()
         if self.training and self.id_dropout:
             ids = ids * (torch.rand(len(ids), 1) >= self.id_dropout)
         table = functional.pad(ids, (0, 0, 0, len(content) - len(ids))) + content  # (W, D) -> (N, D)

@@ -13,8 +13,9 @@ from xrec_trainer.config import FitConfig
 class EpochPrinter:
     """Prints each epoch's line to standard error, or as JSON to standard output."""
 
-    def __init__(self, config: FitConfig, *, as_json: bool) -> None:
-        self.config, self.as_json = config, as_json
+    def __init__(self, config: FitConfig, *, as_json: bool, epochs: int | None = None) -> None:
+        """Take the number of all ``epochs`` where it is known before."""
+        self.config, self.as_json, self.epochs = config, as_json, epochs
         self.best, self.best_epoch = -1.0, 0
 
     def __call__(self, line: dict[str, Any]) -> None:
@@ -22,15 +23,21 @@ class EpochPrinter:
         if self.as_json:
             click.echo(json.dumps(line))
             return
+        epochs_left, phase = self._remaining(line)
+        ndcg = line["validation_ndcg@10"]
+        validation = "" if ndcg is None else f"validation NDCG@10 {ndcg:.4f}  "
+        click.echo(
+            f"epoch {line['epoch']:3d}  loss {line['loss']:.4f}  {validation}"
+            f"{line['tokens_per_s']:,.0f} events/s  {line['seconds']:.0f} s  "
+            f"about {epochs_left * line['seconds'] / 60:.0f} min left ({phase})",
+            err=True,
+        )
+
+    def _remaining(self, line: dict[str, Any]) -> tuple[int, str]:
+        if self.epochs is not None:
+            return self.epochs - line["epoch"], "int8 rows" if line["is_quantized"] else f"{self.epochs} epochs"
         if line["validation_ndcg@10"] > self.best:
             self.best, self.best_epoch = line["validation_ndcg@10"], line["epoch"]
         until = min(self.config.max_epochs, self.best_epoch + self.config.patience)
-        epochs_left = max(0, until - line["epoch"]) + self.config.quantized_epochs
         phase = "int8 rows" if line["is_quantized"] else f"ends by epoch {until} unless it improves"
-        minutes_left = epochs_left * line["seconds"] / 60
-        click.echo(
-            f"epoch {line['epoch']:3d}  loss {line['loss']:.4f}  validation NDCG@10 {line['validation_ndcg@10']:.4f}  "
-            f"{line['tokens_per_s']:,.0f} events/s  {line['seconds']:.0f} s  "
-            f"about {minutes_left:.0f} min left ({phase})",
-            err=True,
-        )
+        return max(0, until - line["epoch"]) + self.config.quantized_epochs, phase

@@ -29,7 +29,8 @@ LISTS = {"all": "the first 10, repeats included", "new": "the first 10 that are 
 def rank(folder: Path, config: RankerConfig, data: Path | None = None) -> dict[str, Any]:
     """Write ranker.pt and ranker.json into the run and return what ranker.json holds.
 
-    Raises DataError ``data.split`` for a leave-one-out run, which has no later time to calibrate on.
+    Raises DataError ``data.split`` for a leave-one-out run, which has no later time to calibrate on, and
+    ``data.nothing_held_out`` for a refitted one.
     """
     run = load_run(folder, data)
     torch.use_deterministic_algorithms(True)
@@ -76,6 +77,12 @@ def periods(run: Run, config: RankerConfig) -> tuple[int, list[tuple[int, int]]]
     """Return the horizon and, of learning, calibration and test, the first and the last moment, all in milliseconds."""
     if run.config.split != "time":
         raise DataError("data.split", f"{run.folder} was split {run.config.split}; a ranker needs --split time")
+    if run.config.learns_until != "validation":
+        raise DataError(
+            "data.nothing_held_out",
+            f"{run.folder} learned from the period that a ranker is learned and calibrated on; rank the run that it "
+            "was made of",
+        )
     validation, test = (int(cases["all"].now_ms[0]) for cases in (run.study.validation, run.study.test))
     middle, end = (validation + test) // 2, int(run.log.at_ms.max()) + 1
     horizon = int(config.horizon_days * DAY_MS) or (test - validation) // 4

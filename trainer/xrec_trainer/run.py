@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,6 +110,26 @@ def save_tensors(path: Path, values: Any) -> None:
     os.replace(part, path)
 
 
+class Outcome(NamedTuple):
+    """What run.json holds: settings, the path of the prepared data, the repeat rule and what training found."""
+
+    config: FitConfig
+    data: Path
+    repeat: RepeatRule | None
+    facts: dict[str, Any]
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Read run.json; raises DataError ``data.not_a_run`` where the folder has no finished run."""
+    if not (folder / "model.pt").is_file() or not (folder / "run.json").is_file():
+        raise DataError(
+            "data.not_a_run", f"{folder} has no finished run; make one with: xrec-train fit DATA --out {folder}"
+        )
+    saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    repeat = RepeatRule(**{**saved["repeat"], "events": tuple(saved["repeat"]["events"])}) if saved["repeat"] else None
+    return Outcome(from_json(saved["config"]), Path(saved["data"]), repeat, saved["facts"])
+
+
 def load_run(folder: Path, data: Path | None = None, study: Study | None = None) -> Run:
     """Read a run folder; ``data`` replaces the path of the prepared data that the run remembers.
 
@@ -117,20 +137,15 @@ def load_run(folder: Path, data: Path | None = None, study: Study | None = None)
 
     Raises DataError ``data.not_a_run`` where the folder has no finished run.
     """
-    if not (folder / "model.pt").is_file() or not (folder / "run.json").is_file():
-        raise DataError(
-            "data.not_a_run", f"{folder} has no finished run; make one with: xrec-train fit DATA --out {folder}"
-        )
-    saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    config, data = from_json(saved["config"]), data or Path(saved["data"])
+    config, known_data, repeat, facts = read_outcome(folder)
+    data = data or known_data
     study = study or make_study(dataset.read(data, queries=config.queries), config)
     features = read_features(folder, data, study.catalogue, config)
     model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     model.is_quantized = True
     model.eval()
-    repeat = RepeatRule(**{**saved["repeat"], "events": tuple(saved["repeat"]["events"])}) if saved["repeat"] else None
-    return Run(folder, config, study, model, repeat, saved["facts"])
+    return Run(folder, config, study, model, repeat, facts)
 
 
 def read_features(folder: Path, data: Path, catalogue: Catalogue, config: FitConfig) -> Features:

@@ -88,10 +88,11 @@ def _by_time(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> Study:
         raise DataError("data.too_short", f"the log covers {days:.1f} days; lower --test-days and --validation-days")
     held_out = _held_out(raw, raw.at_ms < validation_ms, config)
     raw = raw.only(~raw.on(held_out) | (raw.at_ms >= test_ms))
-    known = raw.at_ms < validation_ms
+    learned_ms = {"validation": validation_ms, "test": test_ms, "end": end_ms}[config.learns_until]
+    known = raw.at_ms < learned_ms
     catalogue, row_of = _catalogue(raw, known, held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
-    train_end = log.user_start[:-1] + np.bincount(log.user[log.at_ms < validation_ms], minlength=len(raw.users))
+    train_end = log.user_start[:-1] + np.bincount(log.user[log.at_ms < learned_ms], minlength=len(raw.users))
 
     def tasks(start_ms: int, until_ms: int) -> dict[str, Cases]:
         return {
@@ -115,9 +116,11 @@ def _leave_one_out(raw: RawLog, config: FitConfig, vocabulary: Vocabulary) -> St
     raw = raw.only(~raw.on(held_out) | _closes_a_history(raw, held_out))
     catalogue, row_of = _catalogue(raw, ~raw.on(held_out), held_out, config)
     log, targets = build_log(raw, row_of, len(catalogue), vocabulary), frozenset(vocabulary.event_codes(config.targets))
-    lengths = np.diff(log.user_start)
-    train_end = log.user_start[:-1] + np.where(lengths >= 3, lengths - 2, lengths)
     validation, test = (leave_one_out(log, targets, back=back, leaves_out_seen=config.filter_seen) for back in (2, 1))
+    train_end = log.user_start[1:].copy()
+    for cases in {"validation": [validation, test], "test": [test], "end": []}[config.learns_until]:
+        first_asked = log.user_start[cases.user] + np.diff(cases.history_offsets)
+        train_end[cases.user] = np.minimum(train_end[cases.user], first_asked)
     return Study(catalogue, log, train_end, {"all": validation}, {"all": test})
 
 
