@@ -1,10 +1,11 @@
 """How long xrec trains until it is as good as RecTools' SASRec is at its end: the same file, machine and threads.
 
-    XREC_DATA=... OMP_NUM_THREADS=1 python benchmarks/time_to_quality.py --peer-python peer/bin/python --out build/time
+    XREC_DATA=... OMP_NUM_THREADS=1 python benchmarks/time_to_quality.py --data lastfm \\
+        --peer-python peer/bin/python --out build/time
 
 Both train at once, each in its process with one thread, xrec with its defaults, the peer as benchmarks/peer_sasrec.py
 says, each until its own validation has not improved for ten epochs. Validation is the same: the last but one item of
-each of Beauty's users, among all items not seen in training. The seconds of xrec include its validation, those of the
+each of the file's users, among all items not seen in training. The seconds of xrec include its validation, those of the
 peer do not. CPU seconds are given beside the clock's, for a machine that does other work too.
 """
 
@@ -67,20 +68,22 @@ def follow(command: list[str], epochs: list[Epoch], log: Path) -> None:
 def main() -> None:
     """Run both and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=FILES, required=True)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    write_log("beauty", out)
-    path = Path(os.environ["XREC_DATA"]) / FILES["beauty"]
+    write_log(arguments.data, out)
+    path = Path(os.environ["XREC_DATA"]) / FILES[arguments.data]
     tool = str(Path(sys.executable).parent / "xrec-train")
     subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True)
     peer = str(Path(__file__).with_name("peer_sasrec.py"))
     fit = [tool, "fit", str(out / "data"), "--out", str(out / "run"), "--split", "leave-one-out"]
     commands = {
-        "xrec": [*fit, "--setting", "filter_seen=true"],
-        "RecTools SASRec": [arguments.peer_python, peer, str(path)],
+        "xrec": [*fit, "--setting", "filter_seen=true", "--setting", f"seed={arguments.seed}"],
+        "RecTools SASRec": [arguments.peer_python, peer, str(path), "--seed", str(arguments.seed)],
     }
     found: dict[str, list[Epoch]] = {name: [] for name in commands}
     threads = [

@@ -202,9 +202,11 @@ def _acknowledge(draft: Draft, push: Push, answer: PushAnswer, limits: Limits) -
     draft.standing = replace(
         draft.standing, acked=acked, must_probe=False, push_ops=more if more < limits.push_ops else 0
     )
-    for dseq in queue:
-        if dseq <= acked - limits.window_ops:
-            draft.queue[dseq] = None
+    for one in draft.queued():
+        # What no page has brought yet is known from the queue alone.
+        is_back = one.seq is not None and one.seq <= draft.standing.cursor
+        if is_back and one.op.dseq <= acked - limits.window_ops:
+            draft.queue[one.op.dseq] = None
 
 
 def refused(replica: Replica, push: Push) -> Changes:

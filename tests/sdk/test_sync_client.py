@@ -65,8 +65,8 @@ def test_what_one_device_records_another_reads_and_an_erasure_reaches_both(join)
     until(lambda: items(phone) == ["early", "late"])
     until(lambda: one.status().queued == other.status().queued == 0)
     assert phone.events() == pc.events()
-    assert one.status().state == other.status().state == "up_to_date" and one.status().last_contact_ms > 0
-    assert SyncStore(phone).standing().digest == SyncStore(pc).standing().digest
+    until(lambda: one.status().state == other.status().state == "up_to_date" and one.status().last_contact_ms > 0)
+    until(lambda: SyncStore(phone).standing().digest == SyncStore(pc).standing().digest)
     pc.forget(item_id="early")
     until(lambda: items(phone) == ["late"])
     pc.forget()

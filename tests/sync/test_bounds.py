@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from simulator import Phone
 from xrec_sdk import sync, sync_device, sync_server
 from xrec_sdk.sync import Hlc, Key, Op, Push, Replica, Row, Standing
 from xrec_sdk.sync_body import check, read_json
@@ -22,6 +27,7 @@ ROWS = {
 }
 PROFILE = sync_server.Profile(sync.Head(seq=2))
 EVENT = {"id": "e", "at_ms": NOW_MS, "event": "view", "item_id": "x", "device": "phone"}
+BODY = json.dumps(EVENT | {"id": "last"})
 HALF = "\ud800"
 
 BAD_BODIES = [
@@ -234,3 +240,27 @@ def test_a_push_is_made_from_the_first_operations_and_reads_no_further() -> None
     replica = Replica(Standing(device="d1", last_dseq=9), {}, Walked())
     pushing = sync_device.next_push(replica, sync.Limits(push_ops=3))
     assert pushing is not None and [one.dseq for one in pushing[0].ops] == [1, 2, 3]
+
+
+def test_a_device_sees_what_it_has_said_until_a_page_brings_it_however_much_that_is() -> None:
+    limits = replace(sync.LIMITS, window_ops=5, push_ops=4)
+    phone = Phone(0, Replica(Standing(device="d0", cursor=2, is_rebuilt=True), ROWS, ()), 0)
+    for number in range(30):
+        body = json.dumps(EVENT | {"id": f"e{number}"})
+        phone.commit(sync_device.record(phone.replica, "event", f"e{number}", body, "personalise", NOW_MS, limits))
+    seq = 2
+    while found := sync_device.next_push(phone.replica, limits):
+        push, changes = found
+        phone.commit(changes)
+        acks = tuple((op.dseq, seq + place) for place, op in enumerate(push.ops, 1))
+        seq += len(acks)
+        answer = sync.PushAnswer(sync.Head(seq=seq), NOW_MS, push.ops[-1].dseq, acks)
+        phone.commit(sync_device.pushed(phone.replica, push, answer, NOW_MS, limits))
+        assert len(sync_device.events(phone.replica, NOW_MS)) == 30
+    assert len(phone.replica.queue) == 30
+    phone.commit(sync.Changes(replace(phone.replica.standing, cursor=seq)))
+    phone.commit(sync_device.record(phone.replica, "event", "last", BODY, "personalise", NOW_MS, limits))
+    push, _ = sync_device.next_push(phone.replica, limits) or pytest.fail("nothing to push")
+    answer = sync.PushAnswer(sync.Head(seq=seq + 1), NOW_MS, 31, ((31, seq + 1),))
+    phone.commit(sync_device.pushed(phone.replica, push, answer, NOW_MS, limits))
+    assert [one.op.dseq for one in phone.replica.queue] == [27, 28, 29, 30, 31]

@@ -180,7 +180,11 @@ function acknowledge(draft: Draft, push: Push, answer: PushAnswer, limits: Limit
   const acked = Math.max(draft.standing.acked, push.first + push.ops.length - 1);
   const more = 2 * draft.standing.push_ops;
   draft.set({ acked, must_probe: false, push_ops: more < limits.push_ops ? more : 0 });
-  for (const dseq of queue.keys()) if (dseq <= acked - limits.window_ops) draft.queue.set(dseq, null);
+  for (const { op, seq } of draft.queued()) {
+    // What no page has brought yet is known from the queue alone.
+    const isBack = seq !== null && seq <= draft.standing.cursor;
+    if (isBack && op.dseq <= acked - limits.window_ops) draft.queue.set(op.dseq, null);
+  }
 }
 
 /**
