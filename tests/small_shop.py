@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,17 @@ def small_config(**changes: object):  # type: ignore[no-untyped-def]
         "learning_rate": 3e-3,
     }
     return FitConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class Killed(Exception):
+    """What ends a training as a kill would, between two epochs."""
+
+
+def killed_at(epoch: int) -> Callable[[dict[str, object]], None]:
+    """Return a report that raises Killed once it hears of an epoch, whose checkpoint is not yet written."""
+
+    def report(line: dict[str, object]) -> None:
+        if line["epoch"] == epoch:
+            raise Killed
+
+    return report

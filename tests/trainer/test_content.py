@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_shop import small_config, write_shop
+from small_shop import Killed, killed_at, small_config, write_shop
 from xrec_sdk.errors import DataError
 from xrec_trainer import content, dataset
 from xrec_trainer.cold import cold_cases, cold_only
@@ -152,16 +152,8 @@ def test_a_run_with_content_repeats_resumes_and_moves_to_the_bit(
 ) -> None:
     config = small_config(content=True, id_dropout=0.3, cold_share=0.1, initial_rows="svd", max_epochs=2)
     whole = fit(shop, tmp_path / "whole", config)
-
-    class Killed(Exception):
-        pass
-
-    def kill(line: dict[str, object]) -> None:
-        if line["epoch"] == 2:
-            raise Killed
-
     with pytest.raises(Killed):
-        fit(shop, tmp_path / "cut", config, kill)
+        fit(shop, tmp_path / "cut", config, killed_at(2))
 
     def elsewhere(entries: object) -> content.Content:
         raise AssertionError("what was learned of the items is learned again")

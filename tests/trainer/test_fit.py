@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_shop import small_config
+from small_shop import Killed, killed_at, small_config
 from xrec_sdk.errors import DataError, UsageError
 from xrec_sdk.history import DAY_MS
 from xrec_trainer import dataset
@@ -43,19 +43,21 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(shop: Path, tmp_path: P
         assert torch.equal(one, other)
 
 
-def test_a_killed_training_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
-    config = small_config(max_epochs=3)
+@pytest.mark.parametrize(
+    ("changes", "epoch"),
+    [
+        ({}, 3),
+        ({"schedule": "cosine", "warmup_steps": 60, "label_smoothing": 0.1}, 2),
+        ({"neighbours": 5}, 2),
+    ],
+)
+def test_a_killed_training_resumes_to_the_same_weights(
+    changes: dict[str, object], epoch: int, shop: Path, tmp_path: Path
+) -> None:
+    config = small_config(max_epochs=3, **changes)
     whole = fit(shop, tmp_path / "whole", config)
-
-    class Killed(Exception):
-        pass
-
-    def kill(line: dict[str, object]) -> None:
-        if line["epoch"] == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        fit(shop, tmp_path / "cut", config, kill)
+        fit(shop, tmp_path / "cut", config, killed_at(epoch))
     assert (tmp_path / "cut" / "checkpoint.pt").exists()
     resumed = fit(shop, tmp_path / "cut", config)
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
@@ -113,21 +115,6 @@ def test_the_rate_warms_up_by_the_step_and_falls_by_half_a_cosine_over_the_epoch
     config = small_config(schedule="cosine", warmup_steps=9, max_epochs=4)
     assert [round(learning_rate(config, 0, step) / 3e-3, 6) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1, 1]
     assert np.allclose([learning_rate(config, epoch, 50) / 3e-3 for epoch in (0, 2, 3, 4)], [1, 0.5, 0.146447, 0])
-
-
-def test_a_killed_training_with_a_schedule_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
-    config = small_config(schedule="cosine", warmup_steps=60, label_smoothing=0.1, max_epochs=3)
-    whole = fit(shop, tmp_path / "whole", config)
-
-    def kill(line: dict[str, object]) -> None:
-        if line["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(shop, tmp_path / "cut", config, kill)
-    resumed = fit(shop, tmp_path / "cut", config)
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, other)
 
 
 def test_unit_rows_have_one_learned_length_and_learn_the_chains(shop: Path, tmp_path: Path) -> None:

@@ -64,18 +64,3 @@ def test_a_run_holds_one_row_an_item_whether_rows_were_shared_or_not(shop: Path,
     assert set(run.model.state_dict()) == set(load_run(trained).model.state_dict())
     plain = fit(shop, tmp_path / "plain", small_config(neighbours=0, max_epochs=2))
     assert not torch.allclose(run.model.ids.weight, plain.model.ids.weight)
-
-
-def test_a_killed_training_with_neighbours_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
-    config = small_config(neighbours=5, max_epochs=2, quantized_epochs=1)
-    whole = fit(shop, tmp_path / "whole", config)
-
-    def kill(line: dict[str, object]) -> None:
-        if line["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(shop, tmp_path / "cut", config, kill)
-    resumed = fit(shop, tmp_path / "cut", config)
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, other)

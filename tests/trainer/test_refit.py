@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
-from small_shop import DAY_MS, small_config, write_shop
+from small_shop import DAY_MS, Killed, killed_at, small_config, write_shop
 from xrec_sdk.errors import DataError, UsageError
 from xrec_trainer import dataset
 from xrec_trainer.cli import main
@@ -26,7 +26,7 @@ from xrec_trainer.splits import Study, make_study
 
 
 def write_log(folder: Path, *histories: str) -> Path:
-    """Write a prepared folder of histories such as "pvp": purchases and views of ever other items."""
+    """Write a prepared folder of histories such as "pvp": purchases and views, each of another item."""
     rows = [
         (f"user-{user}", f"sku-{place}", {"p": "purchase", "v": "view"}[event], place * DAY_MS, "pc")
         for user, history in enumerate(histories)
@@ -145,13 +145,8 @@ def test_a_run_with_items_held_back_is_not_refitted(shop: Path, tmp_path: Path) 
 
 def test_a_killed_refit_resumes_to_the_same_weights(short: Path, tmp_path: Path) -> None:
     whole = refit(short, tmp_path / "whole")
-
-    def kill(line: dict[str, object]) -> None:
-        if line["epoch"] == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        refit(short, tmp_path / "cut", reporter=lambda config, epochs: kill)
+    with pytest.raises(Killed):
+        refit(short, tmp_path / "cut", reporter=lambda config, epochs: killed_at(1))
     resumed = refit(short, tmp_path / "cut")
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -15,29 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from xrec_sdk.errors import DataError, UsageError
-from xrec_sdk.history import DAY_MS, RepeatRule
+from xrec_sdk.history import DAY_MS
 
 from xrec_trainer import content, dataset
 from xrec_trainer.averaging import Average
 from xrec_trainer.batches import Batch, next_batches, next_targets, prefix_batches, prefixes, windows
-from xrec_trainer.cases import Cases
+from xrec_trainer.choice import Chosen, choose_repeat_rule, choose_trend, sample
 from xrec_trainer.config import FitConfig
 from xrec_trainer.content import Features
 from xrec_trainer.dataset import Catalogue, Log
 from xrec_trainer.loss import full_cross_entropy, gbce, sampled_cross_entropy, smoothing
-from xrec_trainer.metrics import per_case
-from xrec_trainer.model import Items, Model
+from xrec_trainer.model import Model
 from xrec_trainer.neighbours import SharedRows, nearest_items
-from xrec_trainer.ranking import rank_users, user_vectors
 from xrec_trainer.run import Run, alone, claim, describe, load_run, read_features, save_json, save_tensors
 from xrec_trainer.schedule import learning_rate
 from xrec_trainer.splits import Study, make_study
 from xrec_trainer.svd import svd_rows
-from xrec_trainer.trend import Trend, trend_prior
+from xrec_trainer.trend import trend_prior
 from xrec_trainer.workers import Workers
 
-MAX_VALIDATION_CASES = 10_000
-TREND_WEIGHTS = (0.3, 0.6, 0.9, 1.2)
 NO_TARGETS = (
     "no training event can be learned as a target; lower burn_in_days or raise horizon_days with --setting, "
     "or name other events with --target"
@@ -55,20 +51,6 @@ class Progress:
     quantized_done: int = 0
     is_quantizing: bool = False
     curve: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What an earlier training chose on validation, for one that has nothing left to choose on (refit.py).
-
-    ``epochs`` with float rows, then ``quantized_epochs`` with int8 rows; ``facts`` are kept in the run as they are.
-    """
-
-    epochs: int
-    quantized_epochs: int
-    trend: Trend | None
-    repeat: RepeatRule | None
-    facts: dict[str, Any]
 
 
 def fit(
@@ -195,7 +177,7 @@ class Trainer:
         self.best_state = deepcopy(self.model.state_dict())
         self.worth = target_worth(study, config)
         asked = study.validation[study.main_task]
-        self.validation = asked.only(np.zeros(len(asked), np.bool_)) if chosen else _sample(asked, config.seed)
+        self.validation = asked.only(np.zeros(len(asked), np.bool_)) if chosen else sample(asked, config.seed)
         self.draw = _sampling_probability(study)
         self.log_q = torch.from_numpy(np.log(self.draw * config.samples).astype(np.float32))
         if checkpoint.exists():
@@ -361,47 +343,6 @@ def target_worth(study: Study, config: FitConfig) -> NDArray[np.float32]:
 
 def _begin_ms(log: Log, config: FitConfig) -> int:
     return int(log.at_ms.min()) + int(config.burn_in_days * DAY_MS)
-
-
-def choose_trend(model: Model, study: Study, config: FitConfig, cases: Cases) -> tuple[Trend | None, float]:
-    """Choose the weight of the trend by NDCG@10 on ``cases``; return it, None where it does not help, and its NDCG@10.
-
-    A leave-one-out split has no one time that is "now", so it gets none.
-    """
-    users, table = user_vectors(model, study.log, cases), model.item_table()
-    trends: list[Trend | None] = [None]
-    if config.split == "time":
-        trends += [Trend(weight, config.trend_half_life_days) for weight in TREND_WEIGHTS]
-    items = (Items(table, trend_prior(study.log, study.train_mask, trend)) for trend in trends)
-    scores = [_ndcg(rank_users(users, candidate, study.log, cases, 10, None), cases) for candidate in items]
-    best = int(np.argmax(scores))
-    return trends[best], scores[best]
-
-
-def choose_repeat_rule(model: Model, study: Study, config: FitConfig) -> RepeatRule | None:
-    """Choose weight and half-life of the repeat rule by validation NDCG@10 on all targets; None where none helps."""
-    cases = _sample(study.validation["all"], config.seed, 2_000)
-    if len(cases) == 0:
-        return None
-    users, items = user_vectors(model, study.log, cases), model.items()
-    rules: list[RepeatRule | None] = [None]
-    for half_life_days in (14, 45, 180):
-        rules += [
-            RepeatRule(weight, half_life_days * DAY_MS, config.targets) for weight in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-        ]
-    return max(rules, key=lambda rule: _ndcg(rank_users(users, items, study.log, cases, 10, rule), cases))
-
-
-def _ndcg(top: NDArray[np.int32], cases: Cases) -> float:
-    return float(np.mean(per_case(top, cases, [10])["ndcg@10"]))
-
-
-def _sample(cases: Cases, seed: int, limit: int = MAX_VALIDATION_CASES) -> Cases:
-    if len(cases) <= limit:
-        return cases
-    keep = np.zeros(len(cases), dtype=np.bool_)
-    keep[np.random.default_rng(seed).permutation(len(cases))[:limit]] = True
-    return cases.only(keep)
 
 
 def _sampling_probability(study: Study) -> NDArray[np.float64]:

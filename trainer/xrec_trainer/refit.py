@@ -12,8 +12,9 @@ from pathlib import Path
 
 from xrec_sdk.errors import UsageError
 
+from xrec_trainer.choice import Chosen
 from xrec_trainer.config import FitConfig, LearnsUntil
-from xrec_trainer.fit import Chosen, Report, fit
+from xrec_trainer.fit import Report, fit
 from xrec_trainer.run import Outcome, Run, read_outcome
 from xrec_trainer.trend import Trend
 
