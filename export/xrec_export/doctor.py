@@ -72,10 +72,16 @@ def _cpu_features() -> Finding:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
         return Finding("cpu features", "this system does not say")
-    has = {"AVX2": "avx2" in flags, "AVX-512": "avx512f" in flags, "VNNI": bool({"avx512_vnni", "avx_vnni"} & flags)}
+    has = {
+        "AVX2": "avx2" in flags,
+        "AVX-512": "avx512f" in flags,
+        "VNNI": bool({"avx512_vnni", "avx_vnni"} & flags),
+        "AMX": "amx_int8" in flags,
+    }
     said = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in has.items())
     blind = "; a CPU with VNNI can't show what saturates without it: use --emulate" if has["VNNI"] else ""
-    return Finding("cpu features", said + blind)
+    slow = "; with AMX the SDK scans a packed copy: no phone's latency or memory" if has["AMX"] else ""
+    return Finding("cpu features", said + blind + slow)
 
 
 def _key(path: Path) -> Finding:

@@ -14,9 +14,9 @@ ITEMS_FILE = b"items.bin"
 DOMAINS = (b"", b"ai.onnx")
 MAX_DEPTH = 8
 # Numbers of the fields that are looked into, by message, as onnx.proto has them.
-_GRAPH, _OPSETS, _TRAINING, _FUNCTIONS = 7, 8, 20, 25
-_NODES, _INITIALIZERS, _SPARSE_INITIALIZERS = 1, 5, 15
-_ATTRIBUTES, _OP_TYPE, _DOMAIN = 5, 4, 7
+GRAPH, _OPSETS, _TRAINING, _FUNCTIONS = 7, 8, 20, 25
+NODES, INITIALIZERS, _SPARSE_INITIALIZERS = 1, 5, 15
+_ATTRIBUTES, OP_TYPE, _DOMAIN = 5, 4, 7
 _TENSOR, _SUBGRAPH, _TENSORS, _SUBGRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11, 22, 23
 _EXTERNAL = 13
 
@@ -30,11 +30,11 @@ def check_graph(content: bytes, name: str, operators: Collection[str]) -> None:
 
 
 def _check_model(model: memoryview, operators: Collection[bytes]) -> None:
-    for number, value in _fields(model):
-        if number == _GRAPH:
+    for number, value in fields_of(model):
+        if number == GRAPH:
             _check_graph(value, operators, 0)
         elif number == _OPSETS:
-            for inner, domain in _fields(value):
+            for inner, domain in fields_of(value):
                 if inner == 1 and bytes(domain) not in DOMAINS:
                     raise ValueError(f"it imports operators of {bytes(domain)[:40]!r}")
         elif number in (_TRAINING, _FUNCTIONS):
@@ -44,23 +44,23 @@ def _check_model(model: memoryview, operators: Collection[bytes]) -> None:
 def _check_graph(graph: memoryview, operators: Collection[bytes], depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ValueError("its graphs lie too deep in each other")
-    for number, value in _fields(graph):
-        if number == _NODES:
+    for number, value in fields_of(graph):
+        if number == NODES:
             _check_node(value, operators, depth)
-        elif number == _INITIALIZERS:
+        elif number == INITIALIZERS:
             _check_tensor(value)
         elif number == _SPARSE_INITIALIZERS:
             raise ValueError("it holds sparse tensors")
 
 
 def _check_node(node: memoryview, operators: Collection[bytes], depth: int) -> None:
-    for number, value in _fields(node):
-        if number == _OP_TYPE and bytes(value) not in operators:
+    for number, value in fields_of(node):
+        if number == OP_TYPE and bytes(value) not in operators:
             raise ValueError(f"it has the operator {bytes(value)[:40]!r}, which the manifest does not name")
         if number == _DOMAIN and bytes(value) not in DOMAINS:
             raise ValueError(f"it has an operator of {bytes(value)[:40]!r}")
         if number == _ATTRIBUTES:
-            for inner, part in _fields(value):
+            for inner, part in fields_of(value):
                 if inner in (_SUBGRAPH, _SUBGRAPHS):
                     _check_graph(part, operators, depth + 1)
                 elif inner in (_TENSOR, _TENSORS):
@@ -70,14 +70,14 @@ def _check_node(node: memoryview, operators: Collection[bytes], depth: int) -> N
 
 
 def _check_tensor(tensor: memoryview) -> None:
-    for number, entry in _fields(tensor):
+    for number, entry in fields_of(tensor):
         if number == _EXTERNAL:
-            said = {inner: bytes(text) for inner, text in _fields(entry)}
+            said = {inner: bytes(text) for inner, text in fields_of(entry)}
             if said.get(1) == b"location" and said.get(2) != ITEMS_FILE:
                 raise ValueError(f"it reads the file {said.get(2, b'')[:80]!r}, expected items.bin")
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+def fields_of(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield the number and bytes of each field of a message; one that has no bytes of its own is passed over."""
     at, end = 0, len(message)
     while at < end:

@@ -18,6 +18,7 @@ from xrec_sdk.bundle import Bundle
 from xrec_sdk.context import CONTEXT
 from xrec_sdk.errors import BundleDamaged, BundleUnsupported, UsageError
 from xrec_sdk.history import History
+from xrec_sdk.packed_scan import SCAN_TABLE, packed_scorer, packs_anew
 from xrec_sdk.query import query_buckets
 
 CPU = "CPUExecutionProvider"
@@ -310,7 +311,7 @@ def _sessions(
     with tempfile.TemporaryDirectory(prefix="xrec-") as folder:
         (Path(folder) / "items.bin").touch()
         encoder = _session(bundle.encoder, "encoder.onnx", providers, make_options(), {}, folder)
-        scorer = _session(bundle.scorer, "scorer.onnx", providers, make_options(), values, folder)
+        scorer = _scorer_session(bundle, values, providers, make_options(), folder)
     reads_queries = bundle.manifest.vocabulary.query_buckets > 0
     inputs = (*ENCODER_INPUTS, QUERIES_INPUT) if reads_queries else ENCODER_INPUTS
     _check_names(encoder, "encoder.onnx", inputs, ("user",))
@@ -324,13 +325,26 @@ def _sessions(
     return encoder, scorer
 
 
+def _scorer_session(bundle: Bundle, values: dict[str, Any], providers: list[str], options: Any, folder: str) -> Any:
+    """Make the scorer's session; what it reads besides is added to ``values``, which live as long as the session."""
+    import onnxruntime
+
+    packed = packed_scorer(bundle.scorer, bundle.table) if providers == [CPU] and packs_anew() else None
+    if packed:
+        graph, matrix = packed
+        values[SCAN_TABLE] = onnxruntime.OrtValue.ortvalue_from_numpy(matrix)
+    else:
+        graph = bundle.scorer
+    # Prepacking the scan's product makes a second copy of the table.
+    options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
+    return _session(graph, "scorer.onnx", providers, options, values, folder)
+
+
 def _session(graph: bytes, name: str, providers: list[str], options: Any, values: dict[str, Any], folder: str) -> Any:
     import onnxruntime
 
     # BASIC folds the encoder's stored int8 weights into float32 once; higher levels only rewrite nodes.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    # Prepacking the scorer's product would make a second copy of the table.
-    options.add_session_config_entry("session.disable_prepacking", "1" if name == "scorer.onnx" else "0")
     options.add_session_config_entry(_FOLDER_KEY, folder)
     # A table of float16 is folded into float32 while the session is made, which reads the tensor itself: a copy.
     halves = [initializer for initializer, value in values.items() if value.data_type() == "tensor(float16)"]
