@@ -45,14 +45,15 @@ time_unit = "iso"
 [clean]
 duplicates = "keep"
 """
-HABITS = ("encoder=pool", "initial_rows=svd", "distinct_items=true", "max_history=200")
+IDS_ALONE = ("content=false", "neighbours=0")
+HABITS = (*IDS_ALONE, "encoder=pool", "initial_rows=svd", "distinct_items=true", "max_history=200")
 GROCERIES = (
     *(*HABITS, "horizon_days=28", "burn_in_days=200", "learns_repeats=false", "min_count=10"),
     *("batch_tokens=51200", "max_epochs=12", "patience=3", "quantized_epochs=1"),
 )
 SETTINGS = {
     "hm": (
-        ("encoder=lowpass", "batch_tokens=1024", "min_count=2", "test_days=150", "validation_days=60"),
+        (*IDS_ALONE, "encoder=lowpass", "batch_tokens=1024", "min_count=2", "test_days=150", "validation_days=60"),
         (*HABITS, "horizon_days=30", "prefixes=8", "min_count=2", "test_days=150", "validation_days=60"),
     ),
     "groceries": (GROCERIES,),

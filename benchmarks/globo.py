@@ -66,6 +66,8 @@ SETTINGS: dict[str, object] = {
     "dropout": 0.3,
     "max_epochs": 12,
     "quantized_epochs": 1,
+    "content": "false",
+    "neighbours": 0,
 }
 METRICS = ("hr@10", "ndcg@10", "mrr@10")
 Columns = dict[str, NDArray[Any]]

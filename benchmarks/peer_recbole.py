@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -79,7 +80,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        write_log(arguments.file, Path(folder))
+        write_log(arguments.file.resolve(), Path(folder))
+        os.chdir(folder)  # where RecBole leaves its logs
         settings = {
             "data_path": folder,
             "checkpoint_dir": folder,

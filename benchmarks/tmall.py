@@ -44,7 +44,10 @@ duplicates = "keep"
 max_events_per_day = 100000
 """
 EVENTS = ("view", "purchase", "favorite", "cart")
-SETTINGS = ("test_days=30", "validation_days=30", "min_count=1", "half_life_days=30", "trend_half_life_days=7")
+SETTINGS = (
+    *("test_days=30", "validation_days=30", "min_count=1", "half_life_days=30", "trend_half_life_days=7"),
+    "neighbours=0",
+)
 CHOICES = (
     ("encoder=lowpass", "batch_tokens=1024"),
     ("encoder=pool", "initial_rows=svd", "distinct_items=true", "max_history=200", "horizon_days=30", "prefixes=8"),

@@ -31,6 +31,8 @@ SETTINGS = (
     "max_epochs=12",
     "patience=3",
     "quantized_epochs=1",
+    "content=false",
+    "neighbours=0",
 )
 HOUSEHOLDS = ("h1", "h900")
 

@@ -39,7 +39,7 @@ class FitConfig:
     ``initial_rows``: "svd" starts from the leading singular vectors of the user-item matrix (PureSVD: Cremonesi, Koren
     and Turrin, RecSys 2010), a good start where users are few.
     ``neighbours``: an item's row shares what so many of the items next to it in histories learn (neighbours.py); 0 for
-    none.
+    none. With more items than ``sampled_above`` none is shared: that would cost more than the rest of a step.
     ``filter_seen``: the bundle leaves out seen items unless asked otherwise, and so does the leave-one-out split.
     ``averaging``: decay of the moving average of the weights, which is what is validated and kept; 0 for the weights
     of the last step (averaging.py).
@@ -87,11 +87,11 @@ class FitConfig:
     prefixes: int = 4
     burn_in_days: float = 0.0
     initial_rows: InitialRows = "random"
-    neighbours: int = 0
+    neighbours: int = 20
     averaging: float = 0.995
     learns_repeats: bool = True
     filter_seen: bool = False
-    content: bool = False
+    content: bool = True
     text_vectors: bool = False
     unit_rows: bool = False
     id_dropout: float = 0.0

@@ -168,7 +168,7 @@ class Trainer:
         self.model = Model(config, study.log.vocabulary, features, study.catalogue.warm, study.log.queries)
         if config.initial_rows == "svd" and not checkpoint.exists():
             self.model.start_from(svd_rows(study.log, study.train_mask, config.width))
-        if config.neighbours:
+        if config.neighbours and study.catalogue.warm <= config.sampled_above:
             near = nearest_items(study.log, study.train_mask, study.catalogue.warm, config.neighbours)
             self.model.shared = SharedRows(near, config.width)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)

@@ -1,7 +1,7 @@
 """Train RecTools' SASRec on a leave-one-out file, epoch by epoch, and print its validation NDCG@10 (a venv of its own).
 
     python -m venv peer && peer/bin/pip install 'rectools[torch]'
-    peer/bin/python benchmarks/peer_sasrec.py Beauty.txt --epochs 200 --patience 10
+    peer/bin/python benchmarks/peer_rectools.py Beauty.txt --epochs 200 --patience 10
 
 A line of the file is `user item item ...` in time order. The model learns from all but the last two items of a user and
 is asked for the last but one among all items that are not in what it learned from. RecTools trains with its own data
