@@ -5,8 +5,8 @@ The files are `Beauty.txt` and `LastFM.txt` of the S3-Rec preprocessing (Zhou et
 `$XREC_DATA/amazon-beauty/` and `$XREC_DATA/lastfm/`, then run
 `python benchmarks/leave_one_out.py --data beauty --out build/beauty`; `--data` may be the path of another such file.
 The files have no time stamps: event number n is written as day n. Where `NAME_item2attributes.json` lies beside
-`NAME.txt`, it becomes the items' attributes, which count only with `--setting content=true`; the published tables of
-models without side information do not use them.
+`NAME.txt`, it becomes the items' attributes; the published tables of models without side information do not use them,
+and with `--setting content=false` no more do we.
 """
 
 from __future__ import annotations
