@@ -67,8 +67,8 @@ def follow(command: list[str], epochs: list[Epoch], log: Path, limit_s: float) -
                 if cpu > limit_s:
                     process.kill()
                     print(f"{log.stem} was stopped after epoch {match[1]}: its {limit_s:.0f} CPU seconds are over")
-                    break
-        if process.wait() and epochs[-1].cpu_s <= limit_s:
+                    return
+        if process.wait():
             raise SystemExit(f"{command[0]} ended with {process.returncode}; see {log}")
 
 
