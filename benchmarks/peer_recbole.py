@@ -80,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        write_log(arguments.file.resolve(), Path(folder))
+        write_log(arguments.file, Path(folder))
         os.chdir(folder)  # where RecBole leaves its logs
         settings = {
             "data_path": folder,

@@ -70,7 +70,8 @@ def main() -> None:
     subprocess.run([tool, "prepare", out / "sources.toml", "--out", out / "data"], check=True, capture_output=True)
     for queries in ("false", "true"):
         for seed in range(1, arguments.seeds + 1):
-            run, settings = out / f"run-{queries}-{seed}", ("max_epochs=30", f"queries={queries}", f"seed={seed}")
+            run = out / f"run-{queries}-{seed}"
+            settings = ("max_epochs=30", "neighbours=0", f"queries={queries}", f"seed={seed}")
             words = [part for setting in settings for part in ("--setting", setting)]
             fit = [tool, "fit", out / "data", "--out", run, "--split", "leave-one-out", *words]
             subprocess.run(fit, check=True, capture_output=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xrec_sdk.errors import DataError
+from xrec_sdk.packed_scan import packs_anew
 
 from xrec_export.keys import public_key, read_key
 from xrec_export.probe import anonymous_bytes
@@ -80,7 +81,7 @@ def _cpu_features() -> Finding:
     }
     said = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in has.items())
     blind = "; a CPU with VNNI can't show what saturates without it: use --emulate" if has["VNNI"] else ""
-    slow = "; with AMX the SDK scans a packed copy: no phone's latency or memory" if has["AMX"] else ""
+    slow = "; with AMX the SDK scans a packed copy: no phone's latency or memory" if packs_anew() else ""
     return Finding("cpu features", said + blind + slow)
 
 

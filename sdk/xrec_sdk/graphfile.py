@@ -18,7 +18,7 @@ GRAPH, _OPSETS, _TRAINING, _FUNCTIONS = 7, 8, 20, 25
 NODES, INITIALIZERS, _SPARSE_INITIALIZERS = 1, 5, 15
 _ATTRIBUTES, OP_TYPE, _DOMAIN = 5, 4, 7
 _TENSOR, _SUBGRAPH, _TENSORS, _SUBGRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11, 22, 23
-_EXTERNAL = 13
+EXTERNAL = 13
 
 
 def check_graph(content: bytes, name: str, operators: Collection[str]) -> None:
@@ -71,7 +71,7 @@ def _check_node(node: memoryview, operators: Collection[bytes], depth: int) -> N
 
 def _check_tensor(tensor: memoryview) -> None:
     for number, entry in fields_of(tensor):
-        if number == _EXTERNAL:
+        if number == EXTERNAL:
             said = {inner: bytes(text) for inner, text in fields_of(entry)}
             if said.get(1) == b"location" and said.get(2) != ITEMS_FILE:
                 raise ValueError(f"it reads the file {said.get(2, b'')[:80]!r}, expected items.bin")
